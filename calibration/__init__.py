@@ -1,0 +1,1 @@
+"""Is it right? Diagnostics for any posterior: arrays in, a result object out."""

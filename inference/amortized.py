@@ -1,0 +1,216 @@
+"""Draws from the network: from a context to coherent galaxies.
+
+One draw is one galaxy. Its redshift, its class, its global latents and its random field on the sky are
+drawn once (`Draws`); spectra at any aperture and wavelength are then deterministic functions of the
+draw, so two calls for two positions give two parts of the same galaxy. The Gaussian process of the field
+is drawn as random Fourier features, whose variance is exactly one at every position.
+
+Axes: galaxy, draw, query (aperture), latent, shared, feature, pixel.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from probmmae.batch import Batch, _Rows
+from probmmae.encoder import Context
+from probmmae.instrument import RestSpectrum, observe
+from probmmae.latent import Field
+from probmmae.model import GalaxyModel
+from probmmae.redshift import RedshiftDensity
+
+_FEATURES = 128
+
+
+@dataclass(frozen=True)
+class Draws(_Rows):
+    """Everything random about a set of drawn galaxies."""
+
+    z: Float[Tensor, "galaxy draw"]
+    pick: Float[Tensor, "galaxy draw"]
+    """Uniform numbers that choose the class."""
+    shared: Float[Tensor, "galaxy draw shared"]
+    weights: Float[Tensor, "galaxy draw latent feature"]
+    """Fourier weights of the field."""
+    seed: Float[Tensor, "galaxy draw"]
+    """Seeds of what is independent from aperture to aperture and from pixel to pixel."""
+
+
+def draw(
+    network: GalaxyModel,
+    density: RedshiftDensity,
+    z: Float[Tensor, " galaxy"],
+    z_known: Tensor,
+    draws: int,
+    generator: torch.Generator,
+) -> Draws:
+    """Draw galaxies: redshifts from p(z | c) (or the known one), and the numbers behind u.
+
+    Args:
+        network: The trained network.
+        density: p(z | c) of each galaxy.
+        z: Known redshifts (0 where unknown).
+        z_known: True where the redshift is known.
+        draws: Draws per galaxy.
+        generator: Source of randomness.
+    """
+    galaxies = z.shape[0]
+    config = network.config
+    drawn = density.draw(torch.Size((draws,)), generator).T
+    drawn = torch.where(z_known[:, None], z[:, None], drawn)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(galaxies, draws, *shape, generator=generator)
+
+    return Draws(
+        z=drawn,
+        pick=torch.rand(galaxies, draws, generator=generator),
+        shared=normal(config.shared),
+        weights=normal(config.latent, 2 * _FEATURES),
+        seed=torch.randint(2**31, (galaxies, draws), generator=generator).double(),
+    )
+
+
+def field_values(
+    field: Field, draws: Draws, position: Float[Tensor, "galaxy query 2"], length: Tensor
+) -> Float[Tensor, "galaxy draw query latent"]:
+    """u at the queries for every draw: the same galaxy wherever it is asked.
+
+    Args:
+        field: p(u | z, c) at the queries, leading axes (galaxy, draw).
+        draws: The draws.
+        position: Sky positions of the queries, arcsec.
+        length: Correlation length of the field, arcsec.
+    """
+    cumulative = torch.softmax(field.logits, -1).cumsum(-1)
+    chosen = (draws.pick[..., None] > cumulative).sum(-1).clamp(max=cumulative.shape[-1] - 1)
+    index = chosen[:, :, None, None, None]
+
+    def of_class(values: Tensor) -> Tensor:
+        shape = (*values.shape[:3], 1, values.shape[-1])
+        return values.gather(3, index.expand(shape))[..., 0, :]
+
+    fixed = torch.Generator().manual_seed(20261121)
+    frequency = torch.randn(_FEATURES, 2, generator=fixed) / length
+    angle = position @ frequency.T
+    waves = torch.cat([angle.cos(), angle.sin()], -1) / _FEATURES**0.5
+    smooth = torch.einsum("gdlf,gqf->gdql", draws.weights, waves)
+    local = torch.einsum("gdqij,gdqj->gdqi", field.local, smooth)
+    common = torch.einsum("gdqis,gds->gdqi", field.shared, draws.shared)
+    own = _white(draws.seed, position, field.nugget.shape[0]) * field.nugget
+    return of_class(field.mean) + of_class(field.spread) * (common + local + own)
+
+
+def latent_at(
+    network: GalaxyModel,
+    context: Context,
+    observed: Batch,
+    draws: Draws,
+    aperture: Float[Tensor, "galaxy query 4"],
+) -> Float[Tensor, "galaxy draw query latent"]:
+    """u at apertures for every draw."""
+    field, _ = network.field(context, observed, aperture, draws.z)
+    if network.config.likelihood != "field":
+        return field.mean[..., 0, :]
+    length = torch.exp(network.prior.log_length)
+    return field_values(field, draws, aperture[..., :2], length)
+
+
+def light_at(
+    network: GalaxyModel,
+    context: Context,
+    observed: Batch,
+    draws: Draws,
+    aperture: Float[Tensor, "galaxy query 4"],
+) -> RestSpectrum:
+    """What apertures collect in every draw: rows (galaxy, draw, query)."""
+    u = latent_at(network, context, observed, draws, aperture)
+    scale = context.scale[:, None, None].expand(u.shape[:-1])
+    light: RestSpectrum = network.spectrum_decoder(u, scale)
+    return light
+
+
+def spectra_at(
+    network: GalaxyModel,
+    context: Context,
+    observed: Batch,
+    draws: Draws,
+    aperture: Float[Tensor, "galaxy query 4"],
+    wavelength: Float[Tensor, "galaxy query pixel"],
+    sigma: Float[Tensor, "galaxy query pixel"],
+) -> Float[Tensor, "galaxy draw query pixel"]:
+    """Noise-free spectra of every draw on any grid, the model's intrinsic scatter included.
+
+    Args:
+        network: The trained network.
+        context: Its context.
+        observed: What it was conditioned on.
+        draws: The draws.
+        aperture: dx, dy, diameter, seeing of each query, arcsec.
+        wavelength: Observed pixel centres, Angstrom.
+        sigma: Width of the line-spread function, Angstrom.
+
+    Returns:
+        Flux in 1e-17 erg/s/cm2/Angstrom.
+    """
+    shape = (*draws.z.shape, *wavelength.shape[1:])
+    wavelength, sigma = wavelength[:, None].expand(shape), sigma[:, None].expand(shape)
+    z = draws.z[..., None].expand(shape[:-1])
+    if network.config.likelihood == "independent":
+        return _independent(network, context, observed, draws, aperture, wavelength, sigma)
+    light = light_at(network, context, observed, draws, aperture)
+    mean = observe(network.templates, light, z, wavelength, sigma)
+    if network.config.likelihood == "mse":
+        return mean
+    variance, factor = network.spectrum_decoder.uncertainty(mean, z, wavelength)
+    white = _white(draws.seed + 1, aperture[..., :2], shape[-1] + factor.shape[-1])
+    pixels, modes = white.split([shape[-1], factor.shape[-1]], dim=-1)
+    return mean + variance.sqrt() * pixels + (factor * modes[..., None, :]).sum(-1)
+
+
+def _independent(
+    network: GalaxyModel,
+    context: Context,
+    observed: Batch,
+    draws: Draws,
+    aperture: Tensor,
+    wavelength: Tensor,
+    sigma: Tensor,
+) -> Tensor:
+    assert network.pixel_scale is not None
+    field, hidden = network.field(context, observed, aperture, draws.z)
+    scale = context.scale[:, None, None].expand(hidden.shape[:-1])
+    light = network.spectrum_decoder(field.mean[..., 0, :], scale)
+    z = draws.z[..., None].expand(hidden.shape[:-1])
+    mean = observe(network.templates, light, z, wavelength, sigma)
+    log_scale = network.pixel_scale(hidden, z, wavelength)
+    level = mean.abs().mean(-1, keepdim=True)
+    white = _white(draws.seed + 1, aperture[..., :2], wavelength.shape[-1])
+    return mean + torch.exp(log_scale) * level * white
+
+
+def _white(seed: Tensor, position: Tensor, count: int) -> Tensor:
+    """Standard normals (galaxy, draw, query, count), a function of draw and position alone.
+
+    Counter-based: a hash of (draw, position, index) gives two uniforms, Box-Muller a normal, so that the
+    answer does not depend on which other positions are asked in the same call.
+    """
+    place = (position * 1000).round().long()
+    start = seed.long()[..., None] * 0x9E3779B1 + (
+        place[:, None, :, 0] * 0x85EBCA6B + place[:, None, :, 1] * 0xC2B2AE35
+    )
+    counter = start[..., None] + torch.arange(count, device=seed.device) * 0x27D4EB2F
+    first, second = _uniform(counter), _uniform(counter ^ 0x165667B1)
+    return ((-2 * first.log()).sqrt() * torch.cos(2 * torch.pi * second)).float()
+
+
+def _uniform(counter: Tensor) -> Tensor:
+    mask = 0xFFFFFFFF
+    mixed = counter & mask
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+        mixed = mixed ^ (mixed >> shift)
+        mixed = (mixed * factor) & mask
+    mixed = mixed ^ (mixed >> 16)
+    return (mixed.double() + 0.5) / 2**32

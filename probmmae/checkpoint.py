@@ -1,0 +1,134 @@
+"""Checkpoints: weights in safetensors, everything else in JSON, never a pickle.
+
+A checkpoint is a folder. `checkpoint.json` names the weights file, its SHA-256 and the recipe, and is
+replaced in one step after the weights are on disk, so a crash leaves the old checkpoint or the new one.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from probmmae.config import Recipe, parse_recipe
+from probmmae.model import GalaxyModel
+
+SHIPPED = Path(__file__).parent / "data" / "shipped"
+"""The trained model that the package carries."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a checkpoint folder holds."""
+
+    recipe: Recipe
+    step: int
+    tensors: dict[str, Tensor]
+    info: dict[str, Any]
+    """The whole of checkpoint.json."""
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that decide numbers."""
+    found = {}
+    for name in ("probmmae", "torch", "pyro-ppl", "numpy", "scipy"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def write(
+    folder: Path, tensors: dict[str, Tensor], recipe: Recipe, step: int, extra: dict[str, Any]
+) -> None:
+    """Write a checkpoint atomically; an older one in the same folder is replaced."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = folder / f"weights-{step:08d}.safetensors"
+    temporary = weights.with_suffix(".partial")
+    save_file({name: part.detach().contiguous() for name, part in tensors.items()}, temporary)
+    os.replace(temporary, weights)
+    content = {
+        "format": 1,
+        "weights": weights.name,
+        "sha256": _digest(weights),
+        "step": step,
+        "recipe": recipe.to_dict(),
+        "versions": versions(),
+        **extra,
+    }
+    partial = folder / "checkpoint.json.partial"
+    partial.write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(partial, folder / "checkpoint.json")
+    for old in folder.glob("weights-*"):
+        if old.name != weights.name:
+            old.unlink()
+
+
+def read(folder: Path) -> Stored:
+    """Read a checkpoint folder.
+
+    Raises:
+        FileNotFoundError: The folder holds no checkpoint.
+        ValueError: The weights are truncated, changed, or of an unknown format.
+    """
+    index = folder / "checkpoint.json"
+    if not index.is_file():
+        raise FileNotFoundError(
+            f"Expected a checkpoint folder with a checkpoint.json; found none at {folder}. "
+            "probmmae.load() without a path gives the model that the package carries."
+        )
+    try:
+        info = json.loads(index.read_text())
+        weights = folder / info["weights"]
+        recipe = parse_recipe(info["recipe"], str(index))
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"Expected the JSON of a checkpoint in {index}; got: {error!r}.") from error
+    if not weights.is_file():
+        raise FileNotFoundError(f"Expected the weights {weights.name} beside {index}; found none.")
+    digest = _digest(weights)
+    if digest != info["sha256"]:
+        raise ValueError(
+            f"Expected weights with SHA-256 {info['sha256']}; {weights} has {digest}. "
+            "The file is damaged or was changed."
+        )
+    try:
+        tensors = load_file(weights)
+    except SafetensorError as error:
+        raise ValueError(f"Expected safetensors in {weights}; got: {error}.") from error
+    return Stored(recipe=recipe, step=int(info["step"]), tensors=tensors, info=info)
+
+
+def load_model(path: str | Path | None = None) -> GalaxyModel:
+    """The trained network of a checkpoint folder, on the CPU, ready for inference."""
+    stored = read(SHIPPED if path is None else Path(path))
+    model = GalaxyModel(stored.recipe.model)
+    model.load_state_dict(
+        {
+            name.removeprefix("model."): part.float() if part.is_floating_point() else part
+            for name, part in stored.tensors.items()
+            if name.startswith("model.")
+        }
+    )
+    model.requires_grad_(False)
+    return model.eval()
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def half(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights in half precision, for a checkpoint that travels."""
+    return {
+        name: part.to(torch.float16) if part.is_floating_point() else part
+        for name, part in tensors.items()
+    }

@@ -1,0 +1,119 @@
+"""Recipes: one TOML file says what is trained, on what and how."""
+
+import json
+import tomllib
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from probmmae.model import ModelConfig
+from probmmae.objective import ObjectiveConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where galaxies come from."""
+
+    shards: str | None = None
+    """Folder of a dataset on disk; without it galaxies are simulated, never the same one twice."""
+    survey: str = "default"
+    """Name of the simulated survey."""
+    spectra: int = 2
+    """Spectra (apertures) simulated per galaxy."""
+    catalogue: int = 0
+    """Extra galaxies per step that are only photometry (they cost little)."""
+    workers: int = 1
+    """Processes that simulate or read; 0 simulates in the training process."""
+    hide_redshift: float = 0.0
+    """Share of galaxies whose redshift is withheld (semi-supervised training)."""
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if not 0.0 <= self.hide_redshift <= 1.0:
+            raise ValueError(f"Expected hide_redshift between 0 and 1; got {self.hide_redshift}.")
+        if self.spectra < 1:
+            raise ValueError(f"Expected at least one spectrum per galaxy; got {self.spectra}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """The optimisation."""
+
+    steps: int
+    """Optimiser steps."""
+    batch: int = 64
+    """Galaxies per step."""
+    rate: float = 1e-3
+    """Peak learning rate; warmed up, then a cosine to zero."""
+    warmup: int = 300
+    """Steps of linear warm-up."""
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    """Largest gradient norm of each room (encoder and heads; decoder and guide)."""
+    ema: float = 0.999
+    """Decay of the averaged weights that are saved for use."""
+    seed: int = 0
+    save_every: int = 500
+    """Steps between resumable states."""
+    devices: int = 1
+    """Processes (CPU) or GPUs."""
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if self.steps < 1 or self.batch < 1 or self.devices < 1:
+            raise ValueError(
+                "Expected steps, batch and devices of at least 1; "
+                f"got {self.steps}, {self.batch} and {self.devices}."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that decides the weights."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    training: TrainingConfig
+    model: ModelConfig = field(default_factory=ModelConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain nested dictionaries, as saved with a checkpoint."""
+        return asdict(self)
+
+
+for _part in (DataConfig, TrainingConfig, ModelConfig, ObjectiveConfig):
+    _part.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]
+
+
+def parse_recipe(content: dict[str, Any], origin: str) -> Recipe:
+    """A recipe from nested dictionaries; `origin` names it in errors."""
+    try:
+        return TypeAdapter(Recipe).validate_python(content)
+    except ValidationError as error:
+        found = json.dumps(
+            [{"at": ".".join(map(str, e["loc"])), "problem": e["msg"]} for e in error.errors()]
+        )
+        raise ValueError(
+            f"Expected a recipe with the tables training, model, objective and data in {origin}; "
+            f"got {found}."
+        ) from error
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe in a TOML file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is not TOML, or a key is unknown or out of range.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected a recipe (TOML file); found nothing at {path}.")
+    try:
+        content = tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"Expected TOML in {path}; got: {error}.") from error
+    return parse_recipe(content, str(path))

@@ -1,0 +1,320 @@
+"""The latent field: p(u(s) | z, c) over sky positions s, and the guide q(u | O, T, z).
+
+u(s) is a vector of a few tens of numbers that carries what the observed tokens leave open about the
+spectrum at the sky position (aperture) s. Its conditional prior is a mixture over a few galaxy-wide
+classes k of Gaussian fields:
+
+    u(s) | k  =  mu_k(s) + sigma_k(s) * ( G(s) g  +  L(s) e(s)  +  nu n(s) )
+
+with g ~ N(0, 1) a handful of global latents, e(s) a unit-variance Gaussian process on the sky (squared-
+exponential kernel, learned length) and n(s) white. mu, sigma, G and L are functions of the context around
+s and of z. The joint density of u at any list of apertures is exact, so apertures of one galaxy are
+correlated by structure and by what multi-aperture galaxies teach; class, g and e(.) drawn once make one
+coherent galaxy at every position.
+
+The guide updates that prior with a Gaussian pseudo-measurement of u per spectrum, read off the spectrum
+in its rest frame: q = prior x factors. Where a spectrum says nothing, q falls back to the prior and its
+KL to zero.
+
+Axes: galaxy, draw, query (aperture), spectrum, class, latent, shared (global latents), bin.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from pyro.distributions import Categorical, MixtureSameFamily, MultivariateNormal
+from torch import Tensor, nn
+
+from probmmae.batch import Images, Spectra
+from probmmae.encoder import BandSum, Block, Context, fourier
+from probmmae.tokens import (
+    CENTRAL_RADII,
+    SPECTRAL_UNIT,
+    apertures,
+    band_coordinates,
+    spectrum_level,
+)
+
+REST_RANGE = (2200.0, 10600.0)
+"""Rest wavelengths that the recognition network bins, Angstrom."""
+REST_BINS = 768
+
+
+_PER_DRAW = ("logits", "mean", "spread", "shared", "local", "kernel")
+
+
+@dataclass(frozen=True)
+class Field:
+    """The conditional prior of u over a list of queries (leading axes: galaxy, or galaxy and draw)."""
+
+    logits: Float[Tensor, "*galaxy class"]
+    mean: Float[Tensor, "*galaxy query class latent"]
+    spread: Float[Tensor, "*galaxy query class latent"]
+    shared: Float[Tensor, "*galaxy query latent shared"]
+    local: Float[Tensor, "*galaxy query latent latent"]
+    """Lower-triangular factor of the local covariance."""
+    kernel: Float[Tensor, "*galaxy query query"]
+    """Correlation of the unit Gaussian process between queries."""
+    nugget: Float[Tensor, " latent"]
+
+    def of_draw(self, draw: int) -> "Field":
+        """The field of one redshift draw (leading axes galaxy, draw become galaxy)."""
+        parts = {name: getattr(self, name)[:, draw] for name in _PER_DRAW}
+        return Field(**parts, nugget=self.nugget)
+
+    def covariance(self) -> Float[Tensor, "*galaxy class joint joint"]:
+        """Covariance of (query, latent) within each class, double precision."""
+        shared, local = self.shared.double(), self.local.double()
+        outer = torch.einsum("...qis,...pjs->...qipj", shared, shared)
+        outer = outer + self.kernel.double()[..., :, None, :, None] * torch.einsum(
+            "...qis,...pjs->...qipj", local, local
+        )
+        joint = outer.shape[-4] * outer.shape[-3]
+        outer = outer.reshape(*outer.shape[:-4], joint, joint)
+        queries = self.shared.shape[-3]
+        outer = outer + torch.diag(self.nugget.double().repeat(queries) ** 2 + 1e-6)
+        spread = self.spread.double().transpose(-3, -2).flatten(-2)
+        return outer[..., None, :, :] * spread[..., :, None] * spread[..., None, :]
+
+    def means(self) -> Float[Tensor, "*galaxy class joint"]:
+        """Mean of (query, latent) within each class, double precision."""
+        return self.mean.double().transpose(-3, -2).flatten(-2)
+
+    def distribution(self) -> MixtureSameFamily:
+        """The exact joint density of u at all queries."""
+        return MixtureSameFamily(
+            Categorical(logits=self.logits.double(), validate_args=False),
+            MultivariateNormal(
+                self.means(), scale_tril=torch.linalg.cholesky(self.covariance()), validate_args=False
+            ),
+            validate_args=False,
+        )
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and covariance of the mixture, shapes (*galaxy, joint) and (*galaxy, joint, joint)."""
+        weight = torch.softmax(self.logits.double(), -1)
+        means = self.means()
+        mean = (weight[..., None] * means).sum(-2)
+        offset = means - mean[..., None, :]
+        between = (weight[..., None, None] * offset[..., :, None] * offset[..., None, :]).sum(-3)
+        return mean, (weight[..., None, None] * self.covariance()).sum(-3) + between
+
+
+@dataclass(frozen=True)
+class PseudoMeasurement:
+    """What one spectrum says of u at its aperture: a Gaussian factor."""
+
+    mean: Float[Tensor, "*galaxy spectrum latent"]
+    root_precision: Float[Tensor, "*galaxy spectrum latent latent"]
+    """Lower-triangular root of the precision; zero where there is no spectrum."""
+
+    def update(self, field: Field) -> MultivariateNormal:
+        """q(u): the moments of the prior times the factors (one per query), as one joint normal."""
+        mean, covariance = (part.detach() for part in field.moments())
+        prior = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
+        root = self.root_precision.double()
+        factor = root @ root.transpose(-1, -2)
+        latent = factor.shape[-1]
+        blocks = torch.zeros_like(prior)
+        pull = (factor @ self.mean.double()[..., None])[..., 0].flatten(-2)
+        for index in range(factor.shape[-3]):
+            part = slice(index * latent, (index + 1) * latent)
+            blocks[..., part, part] = factor[..., index, :, :]
+        lower = torch.linalg.cholesky(prior + blocks)
+        pulled = (prior @ mean[..., None])[..., 0] + pull
+        centre = torch.cholesky_solve(pulled[..., None], lower)[..., 0]
+        # The root of the covariance from the root of the precision: (L L^T)^-1 = L^-T L^-1.
+        identity = torch.eye(lower.shape[-1], dtype=lower.dtype, device=lower.device)
+        inverse = torch.linalg.solve_triangular(lower, identity.expand_as(lower), upper=False)
+        spread = inverse.transpose(-1, -2) @ inverse
+        return MultivariateNormal(
+            centre, scale_tril=torch.linalg.cholesky(spread), validate_args=False
+        )
+
+
+def rest_bins(
+    spectra: Spectra, z: Float[Tensor, "galaxy"], scale: Float[Tensor, " galaxy"]
+) -> Float[Tensor, "galaxy spectrum feature"]:
+    """Spectra averaged (by ivar) in fixed rest-frame ln-wavelength bins: values and reliabilities.
+
+    Values are asinh of flux over the spectrum's own level; the last feature is ln of that level over the
+    galaxy's scale. Bins without data are exactly zero.
+    """
+    level, present = spectrum_level(spectra)
+    low, high = math.log(REST_RANGE[0]), math.log(REST_RANGE[1])
+    rest = torch.log(spectra.wavelength) - torch.log1p(z)[:, None, None]
+    index = ((rest - low) / (high - low) * REST_BINS).floor().long()
+    inside = (index >= 0) & (index < REST_BINS)
+    index = index.clamp(0, REST_BINS - 1)
+    weight = spectra.ivar * level[..., None] ** 2 * inside
+    empty = weight.new_zeros(*weight.shape[:-1], REST_BINS)
+    total = empty.scatter_add(-1, index, weight)
+    value = empty.scatter_add(-1, index, weight * spectra.flux / level[..., None])
+    value = value / total.clamp(min=1e-12)
+    reliability = total / (1 + total)
+    against = torch.log(level / (scale[:, None] * SPECTRAL_UNIT)).clamp(-8, 8) * present
+    return torch.cat(
+        [reliability * torch.asinh(value), torch.log1p(total) / 10, against[..., None]], dim=-1
+    )
+
+
+class Recognition(nn.Module):
+    """From a spectrum in its rest frame to features, and to a pseudo-measurement of u."""
+
+    def __init__(self, hidden: int, latent: int) -> None:
+        super().__init__()
+        self.latent = latent
+        self.layers = nn.Sequential(
+            nn.Linear(2 * REST_BINS + 1, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU()
+        )
+        self.mean = nn.Linear(hidden, latent)
+        self.root = nn.Linear(hidden, latent * (latent + 1) // 2)
+        nn.init.normal_(self.root.weight, std=1e-3)
+        nn.init.zeros_(self.root.bias)
+        self.register_buffer("_rows", torch.tril_indices(latent, latent), persistent=False)
+
+    def features(self, spectra: Spectra, z: Tensor, scale: Tensor) -> Tensor:
+        """Hidden features, shape (galaxy, spectrum, hidden)."""
+        result: Tensor = self.layers(rest_bins(spectra, z, scale))
+        return result
+
+    def forward(self, spectra: Spectra, z: Tensor, scale: Tensor) -> PseudoMeasurement:
+        """The factor of each spectrum; nothing where a spectrum has no pixel."""
+        hidden = self.features(spectra, z, scale)
+        flat = self.root(hidden)
+        root = flat.new_zeros(*flat.shape[:-1], self.latent, self.latent)
+        rows, columns = self.get_buffer("_rows")
+        root[..., rows, columns] = flat
+        diagonal = torch.exp(root.diagonal(dim1=-2, dim2=-1).clamp(-8, 8) + 1.0)
+        root = root.tril(-1) + torch.diag_embed(diagonal)
+        present = (spectra.ivar > 0).any(-1)
+        return PseudoMeasurement(self.mean(hidden), root * present[..., None, None])
+
+
+class LatentPrior(nn.Module):
+    """p(u | z, c): what the context, the image under the aperture and the nearest spectrum say of u."""
+
+    def __init__(
+        self, width: int, heads: int, hidden: int, latent: int, shared: int, classes: int
+    ) -> None:
+        super().__init__()
+        self.latent, self.shared, self.classes = latent, shared, classes
+        self.under = BandSum(3 * len(CENTRAL_RADII), 3, 3 * width, width)
+        self.position = nn.Linear(4 + 2 * 2 * 6, width)
+        self.redshift = nn.Sequential(nn.Linear(13, width), nn.GELU(), nn.Linear(width, width))
+        self.nearest = nn.Sequential(
+            nn.Linear(hidden + 4, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
+        self.blocks = nn.ModuleList([Block(width, heads) for _ in range(2)])
+        per_query = 2 * classes * latent + latent * shared + latent * (latent + 1) // 2
+        self.head = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 3 * width), nn.GELU(), nn.Linear(3 * width, per_query)
+        )
+        self.class_head = nn.Sequential(
+            nn.Linear(4 * width, width), nn.GELU(), nn.Linear(width, classes)
+        )
+        self.log_length = nn.Parameter(torch.tensor(0.7))
+        self.log_nugget = nn.Parameter(torch.full((latent,), -3.0))
+        self.register_buffer("_rows", torch.tril_indices(latent, latent), persistent=False)
+        last = self.head[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.normal_(last.weight, std=0.01)
+        with torch.no_grad():
+            last.bias.zero_()
+            last.bias[: classes * latent] = 0.3 * torch.randn(classes * latent)
+
+    def redshift_features(self, z: Tensor) -> Tensor:
+        """Embedding of z, last axis width."""
+        x = torch.log1p(z)[..., None]
+        embedded: Tensor = self.redshift(torch.cat([x, fourier(x, 1.4, 0.03, 6)], dim=-1))
+        return embedded
+
+    def forward(
+        self,
+        context: Context,
+        images: Images,
+        spectra: Spectra,
+        aperture: Float[Tensor, "galaxy query 4"],
+        z: Float[Tensor, "galaxy draw"],
+        recognition: Recognition,
+    ) -> tuple[Field, Tensor]:
+        """The field at the queries for each redshift draw, and the queries' hidden features.
+
+        Both carry the leading axes (galaxy, draw).
+        """
+        galaxies, draws = z.shape
+        queries = aperture.shape[1]
+        seen = (images.ivar > 0).flatten(2).any(-1)
+        band = band_coordinates(images)
+        looked = apertures(images, aperture[..., :2], context.scale).transpose(1, 2)
+        under = self.under(looked, band, seen[..., None].expand(*seen.shape, queries))
+        shape = torch.log(aperture[..., 2:].clamp(min=0.05))
+        place = torch.cat(
+            [aperture[..., :2] / 5, shape, fourier(aperture[..., :2], 40.0, 1.5, 6)], dim=-1
+        )
+        here = under * seen.any(1)[:, None, None] + self.position(place)
+        redshift = self.redshift_features(z)
+        hidden = here[:, None] + redshift[:, :, None]
+        hidden = hidden + self._from_spectra(spectra, aperture, z, context.scale, recognition)
+        flat = hidden.flatten(1, 2)
+        for block in self.blocks:
+            flat = block(flat, context.tokens, context.visible)
+        hidden = flat.unflatten(1, (draws, queries))
+        pooled = context.pooled[:, None].expand(-1, draws, -1)
+        logits = self.class_head(torch.cat([pooled, redshift], dim=-1))
+        return self._field(self.head(hidden), logits, aperture[..., :2]), hidden
+
+    def _from_spectra(
+        self,
+        spectra: Spectra,
+        aperture: Tensor,
+        z: Tensor,
+        scale: Tensor,
+        recognition: Recognition,
+    ) -> Tensor:
+        """Features of the nearest visible spectrum of each query, (galaxy, draw, query, width)."""
+        present = (spectra.ivar > 0).any(-1)
+        galaxies, draws = z.shape
+        if not bool(present.any()):
+            return z.new_zeros(galaxies, draws, aperture.shape[1], 1)
+        gap = aperture[:, :, None, :2] - spectra.aperture[:, None, :, :2]
+        distance = gap.square().sum(-1) + 1e6 * (~present)[:, None]
+        nearest = distance.argmin(-1)
+        rows = torch.arange(galaxies, device=z.device)[:, None]
+        repeated = spectra.map(lambda part: part.repeat_interleave(draws, 0))
+        read = recognition.features(repeated, z.flatten(), scale.repeat_interleave(draws))
+        read = read.unflatten(0, (galaxies, draws)).transpose(1, 2)[rows, nearest]
+        chosen = spectra.aperture[rows, nearest]
+        offset = torch.cat(
+            [
+                (aperture[..., :2] - chosen[..., :2]) / 3,
+                torch.log(aperture[..., 2:].clamp(min=0.05) / chosen[..., 2:].clamp(min=0.05)),
+            ],
+            dim=-1,
+        )[:, :, None].expand(-1, -1, draws, -1)
+        told: Tensor = self.nearest(torch.cat([read, offset], dim=-1))
+        told = told * present.any(1)[:, None, None, None]
+        return told.transpose(1, 2)
+
+    def _field(self, raw: Tensor, logits: Tensor, position: Tensor) -> Field:
+        latent, shared, classes = self.latent, self.shared, self.classes
+        mean, spread, common, lower = raw.split(
+            [classes * latent, classes * latent, latent * shared, latent * (latent + 1) // 2], dim=-1
+        )
+        local = raw.new_zeros(*raw.shape[:-1], latent, latent)
+        rows, columns = self.get_buffer("_rows")
+        local[..., rows, columns] = lower
+        diagonal = torch.exp(local.diagonal(dim1=-2, dim2=-1).clamp(-6, 4) - 0.3)
+        apart = (position[:, :, None] - position[:, None]).square().sum(-1)
+        kernel = torch.exp(-0.5 * apart / torch.exp(2 * self.log_length))
+        return Field(
+            logits=logits,
+            mean=mean.unflatten(-1, (classes, latent)),
+            spread=torch.exp(spread.clamp(-4, 3)).unflatten(-1, (classes, latent)),
+            shared=common.unflatten(-1, (latent, shared)) * 3,
+            local=local.tril(-1) + torch.diag_embed(diagonal),
+            kernel=kernel[:, None].expand(*raw.shape[:2], -1, -1),
+            nugget=torch.exp(self.log_nugget.clamp(-5, 1)),
+        )

@@ -1,0 +1,141 @@
+"""The evidence lower bound, its terms apart: from a batch to numbers to minimise and to watch.
+
+    ELBO = E_q[ log p(z|c) + sum_t log p(x_t | u, z, c) ] - KL( q(u | O, T, z) || p(u | z, c) )
+
+The terms are read off Pyro's traces of the model and the guide, so their sum is Pyro's `Trace_ELBO`.
+
+Axes: galaxy, sample.
+"""
+
+import math
+from dataclasses import dataclass, fields, replace
+
+import torch
+from jaxtyping import Float
+from pyro import poutine
+from torch import Tensor
+
+from probmmae.batch import Batch, Spectra
+from probmmae.encoder import Context
+from probmmae.model import GalaxyModel, Targets
+from probmmae.tokens import PATCH, tokenize
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig:
+    """Weights of the terms (all 1: the ELBO) and what is decoded in training."""
+
+    redshift: float = 1.0
+    """Weight of log p(z | c)."""
+    spectrum: float = 1.0
+    """Weight of log p(spectrum | u, z)."""
+    image: float = 0.02
+    """Weight of log p(image | z, c): thousands of pixels must not crowd out one redshift."""
+    kl: float = 1.0
+    """Weight of the KL divergence."""
+    cells: int = 12
+    """Image patches decoded per galaxy."""
+
+
+@dataclass(frozen=True)
+class Elbo:
+    """Terms of the bound, nats per galaxy."""
+
+    redshift: Float[Tensor, " galaxy"]
+    spectrum: Float[Tensor, " galaxy"]
+    image: Float[Tensor, " galaxy"]
+    kl: Float[Tensor, " galaxy"]
+
+    @property
+    def bound(self) -> Float[Tensor, " galaxy"]:
+        """The evidence lower bound."""
+        return self.redshift + self.spectrum + self.image - self.kl
+
+    def loss(self, config: ObjectiveConfig) -> Tensor:
+        """What is minimised: minus the weighted mean of the terms."""
+        terms = (
+            config.redshift * self.redshift
+            + config.spectrum * self.spectrum
+            + config.image * self.image
+            - config.kl * self.kl
+        )
+        return -terms.mean()
+
+    def means(self) -> dict[str, float]:
+        """Mean of every term over the batch."""
+        return {field.name: float(getattr(self, field.name).detach().mean()) for field in fields(self)}
+
+
+def make_targets(
+    whole: Batch, observed: Batch, deep: Spectra | None, cells: int, generator: torch.Generator
+) -> Targets:
+    """What the observed part of a batch is asked to predict.
+
+    Args:
+        whole: Everything that is known of the galaxies.
+        observed: What the encoder sees (`masking.observe_part`).
+        deep: Low-noise spectra of the same apertures where they exist (a simulator has them): they are
+            predicted and read by the guide in place of the noisy ones.
+        cells: Image patches to decode, drawn at random.
+        generator: Source of randomness.
+    """
+    hidden_pixel = (observed.images.ivar == 0) & (whole.images.ivar > 0)
+    images = replace(whole.images, ivar=whole.images.ivar * hidden_pixel)
+    every = (whole.images.flux.shape[-2] // PATCH) * (whole.images.flux.shape[-1] // PATCH)
+    chosen = torch.randperm(every, generator=generator)[:cells].to(whole.z.device)
+    if deep is None:
+        hidden = (observed.spectra.ivar == 0) & (whole.spectra.ivar > 0)
+        spectra = replace(whole.spectra, ivar=whole.spectra.ivar * hidden)
+        recognised = whole.spectra
+    else:
+        spectra = recognised = deep
+    return Targets(
+        spectra=spectra,
+        recognised=recognised,
+        images=images,
+        cells=chosen,
+        z=whole.z,
+        z_known=whole.z_known,
+        whole=None if bool(whole.z_known.all()) else tokenize(whole),
+    )
+
+
+def elbo(model: GalaxyModel, context: Context, observed: Batch, targets: Targets) -> Elbo:
+    """One-sample estimate of the terms of the bound for every galaxy."""
+    known = None
+    if bool(targets.z_known.all()):
+        known = model.known_field(context, observed, targets.spectra.aperture, targets.z)
+    q = poutine.trace(model.guide).get_trace(context, observed, targets, known)
+    p = poutine.trace(poutine.replay(model.model, trace=q)).get_trace(
+        context, observed, targets, known
+    )
+    p.compute_log_prob()
+    q.compute_log_prob()
+
+    def term(trace: poutine.Trace, site: str) -> Tensor:
+        if site not in trace.nodes:
+            return targets.z.new_zeros(len(observed))
+        value: Tensor = trace.nodes[site]["log_prob"]
+        return value.to(targets.z.dtype)
+
+    hidden_z = term(p, "z_hidden")
+    return Elbo(
+        redshift=term(p, "z") + hidden_z,
+        spectrum=term(p, "spectrum"),
+        image=term(p, "image"),
+        kl=term(q, "u") - term(p, "u") + term(q, "z_hidden"),
+    )
+
+
+def iwae(
+    model: GalaxyModel, context: Context, observed: Batch, targets: Targets, samples: int
+) -> tuple[Float[Tensor, " galaxy"], Float[Tensor, " galaxy"]]:
+    """The importance-weighted bound of `samples` draws and the mean ELBO of the same draws.
+
+    References:
+        Burda, Grosse, Salakhutdinov 2016, Importance Weighted Autoencoders, arXiv:1509.00519.
+    """
+    bounds = torch.stack(
+        [elbo(model, context, observed, targets).bound for _ in range(samples)]
+    ).double()
+    return torch.logsumexp(bounds, 0) - math.log(samples), bounds.mean(0)

@@ -1,0 +1,263 @@
+"""Measurements as tokens: from a `Batch` to values, their reliabilities and continuous coordinates.
+
+Nothing here is learned and nothing is tied to an instrument: a patch of an image knows where on the sky
+it is, the effective wavelength of its band, its pixel scale and seeing; a piece of a spectrum knows its
+ln-wavelength, pixel width and resolution. Hidden data are data with ivar = 0, so hiding happens before
+this module (`masking`) and a wholly hidden patch becomes an invisible token.
+
+Values are shrunk by their reliability w = ivar t^2 / (1 + ivar t^2), the posterior mean of a pixel of
+prior width t: a missing pixel (ivar = 0) is exactly 0 and leaks nothing.
+
+Axes: galaxy, band, cell (image patch), pixel, spectrum, piece (of a spectrum), query, radius.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from probmmae.batch import NANOMAGGIE_FLAMBDA, Batch, Images, Spectra
+
+PATCH = 8
+"""Side of an image patch, pixels."""
+PIECE = 64
+"""Pixels in a piece of a spectrum."""
+SPECTRAL_UNIT = NANOMAGGIE_FLAMBDA / 6000.0**2
+"""f_lambda (1e-17 erg/s/cm2/Angstrom) of a nanomaggie at 6000 Angstrom: spectra share the galaxy's scale."""
+CENTRAL_RADII = (0.5, 0.9, 1.6, 2.8, 5.0)
+"""Widths of the soft apertures around a position, arcsec."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What a galaxy shows, in units of its own scale."""
+
+    scale: Float[Tensor, " galaxy"]
+    """Nanomaggies, from the visible data alone."""
+    cell_values: Float[Tensor, "galaxy band cell pixel"]
+    cell_summary: Float[Tensor, "galaxy band cell 3"]
+    """Mean reliability, visible fraction, ln depth of the patch."""
+    cell_position: Float[Tensor, "galaxy cell 2"]
+    """Sky position of the patch's middle, arcsec."""
+    cell_visible: Bool[Tensor, "galaxy band cell"]
+    band: Float[Tensor, "galaxy band 3"]
+    """ln(wavelength / 6000 A), ln(psf_fwhm / arcsec), ln(pixel_scale / 0.25 arcsec) of each image band."""
+    central: Float[Tensor, "galaxy band feature"]
+    """Soft-aperture fluxes around the galaxy's centre (`apertures`)."""
+    photometry_values: Float[Tensor, "galaxy phot 3"]
+    """asinh flux, asinh signal-to-noise, ln error, in units of the scale."""
+    photometry_band: Float[Tensor, "galaxy phot 1"]
+    """ln(wavelength / 6000 A)."""
+    photometry_visible: Bool[Tensor, "galaxy phot"]
+    piece_values: Float[Tensor, "galaxy piece pixel"]
+    piece_coordinates: Float[Tensor, "galaxy piece coordinate"]
+    """ln(wavelength / 6000 A), ln pixel width, ln LSF width (relative), mean reliability, ln level of the
+    spectrum against the scale, dx, dy, ln diameter."""
+    piece_visible: Bool[Tensor, "galaxy piece"]
+
+
+def apertures(
+    images: Images, position: Float[Tensor, "galaxy query 2"], scale: Float[Tensor, " galaxy"]
+) -> Float[Tensor, "galaxy query band feature"]:
+    """Soft (Gaussian-weighted) aperture fluxes around sky positions, band by band.
+
+    For every radius in `CENTRAL_RADII`: asinh of the flux (visible pixels stand for hidden ones) over
+    5 % of the scale, asinh of its signal-to-noise, and the share of the aperture that is visible.
+    """
+    visible = (images.ivar > 0).to(images.flux.dtype)
+    variance = visible / images.ivar.clamp(min=1e-20)
+    x, y = pixel_positions(images)
+    radii = torch.tensor(CENTRAL_RADII, dtype=x.dtype, device=x.device)
+    along = torch.exp(-0.5 * ((x[:, None, None] - position[..., :1, None]) / radii[:, None]) ** 2)
+    up = torch.exp(-0.5 * ((y[:, None, None] - position[..., 1:, None]) / radii[:, None]) ** 2)
+
+    def window(pixels: Tensor, power: int) -> Tensor:
+        rows = torch.einsum("gqrx,gbyx->gqrby", along**power, pixels)
+        return torch.einsum("gqry,gqrby->gqbr", up**power, rows)
+
+    weight = window(visible, 1)
+    full = (2 * torch.pi * radii**2) / (images.pixel_scale[:, None] ** 2)
+    share = (weight / full[:, None, None, :]).clamp(max=1.0)
+    flux = window(images.flux * visible, 1)
+    noise = window(variance, 2).clamp(min=1e-20).sqrt()
+    whole = flux / share.clamp(min=0.05)
+    present = share > 0.02
+    features = torch.stack(
+        [
+            torch.asinh(whole / (0.05 * scale[:, None, None, None])) * present,
+            torch.asinh(flux / noise) / 3 * present,
+            share,
+        ],
+        dim=-1,
+    )
+    return features.flatten(-2)
+
+
+def pixel_positions(images: Images) -> tuple[Tensor, Tensor]:
+    """Sky x and y of the pixel columns and rows, arcsec, each of shape (galaxy, pixel)."""
+    height, width = images.flux.shape[-2:]
+    scale = images.pixel_scale[:, None]
+    x = (torch.arange(width, device=scale.device) - (width - 1) / 2) * scale
+    y = (torch.arange(height, device=scale.device) - (height - 1) / 2) * scale
+    return x + images.centre[:, :1], y + images.centre[:, 1:]
+
+
+def cell_positions(images: Images) -> Float[Tensor, "galaxy cell 2"]:
+    """Sky positions of the middles of the patches, arcsec."""
+    x, y = pixel_positions(images)
+    x, y = x.unflatten(1, (-1, PATCH)).mean(-1), y.unflatten(1, (-1, PATCH)).mean(-1)
+    across = x.shape[1]
+    return torch.stack([x.repeat(1, y.shape[1]), y.repeat_interleave(across, dim=1)], dim=-1)
+
+
+def band_coordinates(images: Images) -> Float[Tensor, "galaxy band 3"]:
+    """ln(wavelength / 6000 A), ln(PSF FWHM / arcsec), ln(pixel scale / 0.25 arcsec) of each band."""
+    return torch.stack(
+        [
+            torch.log(images.wavelength / 6000),
+            torch.log(images.psf_fwhm),
+            torch.log(images.pixel_scale[:, None] / 0.25).expand_as(images.wavelength),
+        ],
+        dim=-1,
+    )
+
+
+def patches(pixels: Float[Tensor, "galaxy band y x"]) -> Float[Tensor, "galaxy band cell pixel"]:
+    """Square patches of `PATCH` pixels, row by row."""
+    galaxies, bands, height, width = pixels.shape
+    split = pixels.reshape(galaxies, bands, height // PATCH, PATCH, width // PATCH, PATCH)
+    return split.transpose(3, 4).reshape(galaxies, bands, -1, PATCH * PATCH)
+
+
+def unpatch(cells: Float[Tensor, "*rows cell pixel"], width: int) -> Float[Tensor, "*rows y x"]:
+    """The inverse of `patches` for frames `width` pixels wide."""
+    across = width // PATCH
+    leading = cells.shape[:-2]
+    split = cells.reshape(*leading, -1, across, PATCH, PATCH).transpose(-3, -2)
+    return split.reshape(*leading, -1, width)
+
+
+def galaxy_scale(batch: Batch) -> Float[Tensor, " galaxy"]:
+    """One flux scale per galaxy (nanomaggies) from its visible data: photometry, else images, else spectra.
+
+    The root of squared signal plus squared noise, so it is positive; 1 where nothing is visible.
+    """
+    photometry, images, spectra = batch.photometry, batch.images, batch.spectra
+    shown = photometry.ivar > 0
+    count = shown.sum(1).clamp(min=1)
+    variance = shown / photometry.ivar.clamp(min=1e-20)
+    from_photometry = ((photometry.flux * shown).sum(1) / count) ** 2 + variance.sum(1) / count**2
+
+    seen = images.ivar > 0
+    pixels = seen.flatten(1).sum(1).clamp(min=1)
+    frame = images.flux[0, 0].numel()
+    total = (images.flux * seen).flatten(1).sum(1) / pixels * frame
+    noise = (seen / images.ivar.clamp(min=1e-20)).flatten(1).sum(1) / pixels**2 * frame**2
+    from_images = total**2 + noise
+
+    level, weight = spectrum_level(spectra)
+    best = (weight * level**2).sum(1) / weight.sum(1).clamp(min=1e-20) / SPECTRAL_UNIT**2
+    squared = torch.where(
+        shown.any(1),
+        from_photometry,
+        torch.where(
+            seen.flatten(1).any(1), from_images, torch.where(weight.sum(1) > 0, best, 1.0)
+        ),
+    )
+    return squared.clamp(min=1e-12).sqrt()
+
+
+def spectrum_level(
+    spectra: Spectra,
+) -> tuple[Float[Tensor, "galaxy spectrum"], Float[Tensor, "galaxy spectrum"]]:
+    """Level of each spectrum (1e-17 erg/s/cm2/Angstrom, positive) and 1 where it has any pixel, else 0."""
+    good = spectra.ivar > 0
+    count = good.sum(-1).clamp(min=1)
+    mean = (spectra.flux * good).sum(-1) / count
+    variance = (good / spectra.ivar.clamp(min=1e-20)).sum(-1) / count**2
+    return (mean**2 + variance).clamp(min=1e-12).sqrt(), good.any(-1).to(mean.dtype)
+
+
+def tokenize(batch: Batch) -> Tokens:
+    """The tokens of a batch in which everything hidden has ivar = 0."""
+    images, photometry, spectra = batch.images, batch.photometry, batch.spectra
+    scale = galaxy_scale(batch)
+    prior = scale[:, None, None, None] / 50
+    information = images.ivar * prior**2
+    reliability = information / (1 + information)
+    values = patches(reliability * torch.asinh(images.flux / prior))
+    weights = patches(reliability)
+    seen = patches((images.ivar > 0).to(weights.dtype))
+    share = seen.mean(-1)
+    depth = torch.log1p(patches(information).sum(-1) / seen.sum(-1).clamp(min=1)) / 3
+    central = apertures(images, images.centre.new_zeros(len(batch), 1, 2), scale)[:, 0]
+
+    shown = photometry.ivar > 0
+    error = photometry.ivar.clamp(min=1e-20).rsqrt()
+    unit = scale[:, None]
+    total = torch.stack(
+        [
+            torch.asinh(photometry.flux / (0.05 * unit)),
+            torch.asinh(photometry.flux / error) / 3,
+            torch.log(error / unit).clamp(-8, 8) / 3,
+        ],
+        dim=-1,
+    )
+    piece_values, coordinates, piece_visible = _pieces(spectra, scale)
+    return Tokens(
+        scale=scale,
+        cell_values=values,
+        cell_summary=torch.stack([weights.mean(-1), share, depth * (share > 0)], dim=-1),
+        cell_position=cell_positions(images),
+        cell_visible=share > 0,
+        band=band_coordinates(images),
+        central=central,
+        photometry_values=total * shown[..., None],
+        photometry_band=torch.log(photometry.wavelength / 6000)[..., None],
+        photometry_visible=shown,
+        piece_values=piece_values,
+        piece_coordinates=coordinates,
+        piece_visible=piece_visible,
+    )
+
+
+def _pieces(spectra: Spectra, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    level, _ = spectrum_level(spectra)
+    relative = spectra.ivar * level[..., None] ** 2
+    reliability = relative / (1 + relative)
+    values = reliability * torch.asinh(spectra.flux / level[..., None])
+    short = -spectra.flux.shape[-1] % PIECE
+
+    def cut(pixels: Tensor, fill: str) -> Tensor:
+        if fill == "zero":
+            padded = torch.nn.functional.pad(pixels, (0, short))
+        else:
+            padded = torch.cat([pixels, pixels[..., -1:].expand(*pixels.shape[:-1], short)], -1)
+        return padded.unflatten(-1, (-1, PIECE))
+
+    wavelength = cut(spectra.wavelength, "edge")
+    span = (wavelength[..., -1] - wavelength[..., 0]).clamp(min=1e-2) / (PIECE - 1)
+    middle = 0.5 * (wavelength[..., 0] + wavelength[..., -1])
+    sigma = cut(spectra.sigma, "edge").mean(-1)
+    weights = cut(reliability, "zero")
+    pieces = middle.shape[-1]
+
+    def spread(per_spectrum: Tensor) -> Tensor:
+        return per_spectrum[..., None].expand(*per_spectrum.shape, pieces)
+
+    coordinates = torch.stack(
+        [
+            torch.log(middle / 6000),
+            torch.log(span / middle * 1e4),
+            torch.log((sigma / middle * 1e4).clamp(min=1e-2)),
+            weights.mean(-1),
+            spread(torch.log(level / (scale[:, None] * SPECTRAL_UNIT)).clamp(-8, 8)),
+            spread(spectra.aperture[..., 0]),
+            spread(spectra.aperture[..., 1]),
+            spread(torch.log(spectra.aperture[..., 2].clamp(min=0.05))),
+        ],
+        dim=-1,
+    )
+    visible = (cut(spectra.ivar, "zero") > 0).any(-1)
+    return cut(values, "zero").flatten(1, 2), coordinates.flatten(1, 2), visible.flatten(1)

@@ -1,0 +1,280 @@
+"""Training: from a recipe to a checkpoint, by stochastic variational inference.
+
+Every random choice of step i (galaxies, what is hidden, draws of the guide) is a function of the seed and
+of i, so a run that is killed resumes from its last state to the same weights, bit for bit on a CPU.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from probmmae import checkpoint
+from probmmae.batch import Batch
+from probmmae.config import Recipe
+from probmmae.decoders import summarise
+from probmmae.feed import Block, feed
+from probmmae.masking import hide, observe_part
+from probmmae.model import GalaxyModel
+from probmmae.objective import Elbo, elbo, make_targets
+from probmmae.sources import block_maker, reference_apertures
+
+Watch = Callable[[int, dict[str, float]], None]
+"""Called after every step with the step and its terms."""
+
+
+@dataclass
+class State:
+    """Everything that a resumed run needs."""
+
+    model: GalaxyModel
+    averaged: dict[str, Tensor]
+    optimiser: torch.optim.Optimizer
+    step: int
+
+
+class Step(nn.Module):
+    """The loss of one block: the unit that is compiled, or wrapped for several processes."""
+
+    def __init__(self, model: GalaxyModel, recipe: Recipe) -> None:
+        super().__init__()
+        self.model, self.recipe = model, recipe
+
+    def forward(self, block: Block, generator: torch.Generator) -> tuple[Tensor, Elbo, Tensor]:
+        """Loss, terms of the bound, and log p(z | photometry) of the catalogue galaxies."""
+        objective = self.recipe.objective
+        whole = _withhold(block.whole, self.recipe.data.hide_redshift, generator)
+        observed = observe_part(whole, generator)
+        targets = make_targets(whole, observed, block.deep, objective.cells, generator)
+        context = self.model.encode(observed)
+        terms = elbo(self.model, context, observed, targets)
+        loss = terms.loss(objective)
+        catalogue = loss.new_zeros(1)
+        if block.catalogue is not None:
+            photometry, z = block.catalogue
+            alone = only_photometry(whole.take(slice(0, 1)), photometry, z)
+            alone = _drop_bands(alone, generator)
+            catalogue = self.model.redshift(self.model.encode(alone)).log_prob(z)
+            share = len(z) / (len(z) + len(whole))
+            loss = loss - share * objective.redshift * catalogue.mean()
+        return loss, terms, catalogue
+
+
+def only_photometry(like: Batch, photometry: Any, z: Tensor) -> Batch:
+    """A batch that holds nothing but photometry, laid out as `like`."""
+    count = len(z)
+    images = like.images.map(lambda part: part.expand(count, *part.shape[1:]))
+    spectra = like.spectra.map(lambda part: part[:, :1].expand(count, 1, *part.shape[2:]))
+    batch = Batch(images, photometry, spectra, z, torch.ones_like(z, dtype=torch.bool))
+    off = torch.zeros((), dtype=torch.bool, device=z.device)
+    return hide(batch, images=off, photometry=~off, spectra=off)
+
+
+def _drop_bands(batch: Batch, generator: torch.Generator) -> Batch:
+    shape = batch.photometry.flux.shape
+    keep = (torch.rand(shape, generator=generator) < 0.7) | (
+        torch.rand(shape[0], 1, generator=generator) < 0.75
+    )
+    on = torch.ones((), dtype=torch.bool)
+    return hide(batch, images=~on, photometry=keep.to(batch.z.device), spectra=~on)
+
+
+def _withhold(batch: Batch, share: float, generator: torch.Generator) -> Batch:
+    if share == 0:
+        return batch
+    from dataclasses import replace
+
+    kept = (torch.rand(len(batch), generator=generator) >= share).to(batch.z.device)
+    return replace(batch, z_known=batch.z_known & kept, z=batch.z * kept)
+
+
+def rate_at(step: int, recipe: Recipe) -> float:
+    """Learning rate: linear warm-up, then a cosine to zero."""
+    training = recipe.training
+    warm = min(1.0, (step + 1) / max(1, training.warmup))
+    through = min(1.0, step / training.steps)
+    cosine = 0.5 * (1 + float(torch.cos(torch.tensor(through * torch.pi, dtype=torch.float64))))
+    return training.rate * warm * cosine
+
+
+def new_state(recipe: Recipe) -> State:
+    """An untrained model, its decoder placed on the principal axes of reference apertures."""
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.training.seed)
+        model = GalaxyModel(recipe.model)
+    rest, scale = reference_apertures(recipe)
+    model.spectrum_decoder.set_summary(
+        summarise(model.templates, rest, scale, recipe.model.latent)
+    )
+    return State(model, _copy(model), _optimiser(model, recipe), 0)
+
+
+def load_state(folder: Path) -> tuple[State, Recipe]:
+    """The state of an interrupted run."""
+    stored = checkpoint.read(folder)
+    model = GalaxyModel(stored.recipe.model)
+    part = {
+        kind: {
+            name.removeprefix(f"{kind}."): tensor
+            for name, tensor in stored.tensors.items()
+            if name.startswith(f"{kind}.")
+        }
+        for kind in ("raw", "model", "first", "second")
+    }
+    model.load_state_dict(part["raw"])
+    optimiser = _optimiser(model, stored.recipe)
+    for name, parameter in model.named_parameters():
+        if name in part["first"]:
+            optimiser.state[parameter] = {
+                "step": torch.tensor(float(stored.step)),
+                "exp_avg": part["first"][name],
+                "exp_avg_sq": part["second"][name],
+            }
+    return State(model, part["model"], optimiser, stored.step), stored.recipe
+
+
+def save_state(folder: Path, state: State, recipe: Recipe) -> None:
+    """Write everything that `load_state` needs."""
+    tensors = {f"raw.{name}": part for name, part in state.model.state_dict().items()}
+    tensors |= {f"model.{name}": part for name, part in state.averaged.items()}
+    for name, parameter in state.model.named_parameters():
+        moments = state.optimiser.state.get(parameter)
+        if moments:
+            tensors[f"first.{name}"] = moments["exp_avg"]
+            tensors[f"second.{name}"] = moments["exp_avg_sq"]
+    tensors = {name: part.detach().cpu().clone() for name, part in tensors.items()}
+    checkpoint.write(folder, tensors, recipe, state.step, {"resumable": True})
+
+
+def train(
+    recipe: Recipe, folder: Path, *, resume: bool = True, watch: Watch | None = None
+) -> GalaxyModel:
+    """Train to the recipe's last step, saving resumable states, and return the averaged model.
+
+    Args:
+        recipe: What to train; a state in `folder` made with another recipe is refused.
+        folder: Receives checkpoint.json, weights, and metrics.jsonl.
+        resume: Go on from the state in `folder` if there is one.
+        watch: Told the terms of every step (for a progress bar).
+
+    Raises:
+        ValueError: The state in `folder` comes from another recipe.
+    """
+    training = recipe.training
+    fabric = Fabric(
+        accelerator="auto",
+        devices=training.devices,
+        strategy="ddp_find_unused_parameters_true" if training.devices > 1 else "auto",
+        precision="bf16-mixed" if torch.cuda.is_available() else "32-true",
+    )
+    fabric.launch()
+    state = _start(recipe, folder, resume)
+    state.model.train().to(fabric.device)
+    state.averaged = {name: part.to(fabric.device) for name, part in state.averaged.items()}
+    step_module: Any = Step(state.model, recipe)
+    if fabric.device.type == "cuda":
+        state.model.encoder.compile(dynamic=True)
+    wrapped, optimiser = fabric.setup(step_module, state.optimiser)
+    rank, world = fabric.global_rank, fabric.world_size
+    maker = block_maker(recipe, rank, world)
+    waited, began = 0.0, time.monotonic()
+    blocks = feed(maker, state.step, training.steps, recipe.data.workers)
+    log = (folder / "metrics.jsonl").open("a") if rank == 0 else None
+    for step in range(state.step, training.steps):
+        asked = time.monotonic()
+        block = next(blocks)
+        waited += time.monotonic() - asked
+        for group in optimiser.param_groups:
+            group["lr"] = rate_at(step, recipe)
+        seed = training.seed * 1_000_003 + step * world + rank
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            generator = torch.Generator().manual_seed(seed)
+            loss, terms, catalogue = wrapped(_to(block, fabric.device), generator)
+            optimiser.zero_grad(set_to_none=True)
+            fabric.backward(loss)
+        norms = [
+            float(nn.utils.clip_grad_norm_(group["params"], training.clip, foreach=False))
+            for group in optimiser.param_groups
+        ]
+        if all(norm == norm and norm != float("inf") for norm in norms):
+            optimiser.step()
+        state.step = step + 1
+        _average(state, training.ema)
+        if log is not None:
+            told = terms.means() | {
+                "loss": float(loss.detach()),
+                "catalogue": float(catalogue.mean().detach()),
+                "gradient": norms[0],
+                "waiting": waited / max(1e-9, time.monotonic() - began),
+                "rate": rate_at(step, recipe),
+            }
+            log.write(json.dumps({"step": state.step, "time": time.time(), **told}) + "\n")
+            if watch is not None:
+                watch(state.step, told)
+        if rank == 0 and (
+            state.step % training.save_every == 0 or state.step == training.steps
+        ):
+            assert log is not None
+            log.flush()
+            save_state(folder, state, recipe)
+    if log is not None:
+        log.close()
+    state.model.load_state_dict(state.averaged)
+    return state.model.eval().cpu()
+
+
+def _start(recipe: Recipe, folder: Path, resume: bool) -> State:
+    if resume and (folder / "checkpoint.json").is_file():
+        state, older = load_state(folder)
+        if older != recipe:
+            raise ValueError(
+                f"Expected {folder} to hold a run of this recipe; it holds another one's. "
+                "Choose another folder, or train without resuming."
+            )
+        return state
+    folder.mkdir(parents=True, exist_ok=True)
+    return new_state(recipe)
+
+
+def _optimiser(model: GalaxyModel, recipe: Recipe) -> torch.optim.Optimizer:
+    # The likelihood of deep spectra has steep gradients: they are clipped apart from the encoder's.
+    steep = [*model.spectrum_decoder.parameters(), *model.recognition.parameters()]
+    known = {id(parameter) for parameter in steep}
+    rest = [parameter for parameter in model.parameters() if id(parameter) not in known]
+    return torch.optim.AdamW(
+        [{"params": rest}, {"params": steep}],
+        lr=recipe.training.rate,
+        betas=(0.9, 0.98),
+        weight_decay=recipe.training.weight_decay,
+        foreach=False,
+    )
+
+
+def _copy(model: GalaxyModel) -> dict[str, Tensor]:
+    return {name: part.detach().clone() for name, part in model.state_dict().items()}
+
+
+@torch.no_grad()
+def _average(state: State, decay: float) -> None:
+    decay = min(decay, (1 + state.step) / (10 + state.step))
+    for name, part in state.model.state_dict().items():
+        if part.is_floating_point():
+            state.averaged[name].lerp_(part, 1 - decay)
+
+
+def _to(block: Block, device: torch.device) -> Block:
+    if device.type == "cpu":
+        return block
+    catalogue = block.catalogue
+    return Block(
+        block.whole.to(device),
+        None if block.deep is None else block.deep.to(device),
+        None if catalogue is None else (catalogue[0].to(device), catalogue[1].to(device)),
+    )
