@@ -98,10 +98,7 @@ class Grids:
         labels = [line.strip() for line in (grids / "cloudy_lines.txt").read_text().splitlines()]
         self.columns = [labels.index(label) for label in LINES.values()]
         air = np.array(
-            [
-                float(label[6:-1]) * (1e4 if label.endswith("m") else 1)
-                for label in LINES.values()
-            ]
+            [float(label[6:-1]) * (1e4 if label.endswith("m") else 1) for label in LINES.values()]
         )
         self.line_wavelength = vacuum(air)
         with fits.open(grids / "bc03_miles_stellar_grids.fits") as stars:

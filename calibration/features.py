@@ -40,7 +40,10 @@ LINE_BANDS = {
 D4000_BANDS = ((3851.09, 3951.12), (4001.13, 4101.16))
 
 #: A filter counts as covered when the grid holds this share of its transmission for an AB source.
-FILTER_SHARE = 0.999
+FILTER_SHARE = 0.995
+
+#: Sidebands, the bands of D4000 and filters need this share of themselves in valid pixels.
+WINDOW_SHARE = 0.9
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,8 @@ def spectrum_features(
         z: Redshifts that place the rest frame, shape (galaxy,), or (*draws, galaxy) where every
             draw has its own.
         valid: Pixels that may be used, shape (galaxy, pixel), for measured spectra (ivar > 0); all
-            by default. A feature that needs a pixel that is not valid is NaN.
+            by default. A line needs every pixel of its passband; sidebands, the bands of D4000 and
+            filters need WINDOW_SHARE of theirs.
         chunk: Galaxies at a time; memory beyond the flux is about 100 bytes a pixel of a chunk.
 
     Returns:
@@ -173,28 +177,41 @@ def _weights(
 ) -> tuple[Float[Tensor, "galaxy sum pixel"], Bool[Tensor, "galaxy sum"]]:
     """Weights of line fluxes, of D4000's two means and of the two filters; what is covered."""
     edges = pixel_edges(wavelength)
+    usable = torch.ones_like(wavelength) if valid is None else valid.to(wavelength)
     stretch = 1 + z
     rows, whole = [], []
     for main, blue, red in LINE_BANDS.values():
-        windows = [_window(edges, a * stretch, b * stretch) for a, b in (main, blue, red)]
+        low, high = main[0] * stretch, main[1] * stretch
+        inside = _window(edges, low, high)
+        left, left_known = _mean(edges, usable, blue[0] * stretch, blue[1] * stretch)
+        right, right_known = _mean(edges, usable, red[0] * stretch, red[1] * stretch)
         share = (sum(main) - sum(blue)) / (sum(red) - sum(blue))
-        width = (main[1] - main[0]) * stretch[:, None]
-        means = [w / w.sum(dim=1, keepdim=True).clamp(min=1e-9) for w in windows[1:]]
-        rows.append(windows[0] - width * ((1 - share) * means[0] + share * means[1]))
-        whole.append((edges[:, 0] <= blue[0] * stretch) & (edges[:, -1] >= red[1] * stretch))
-    for low, high in D4000_BANDS:
-        rows.append(_window(edges, low * stretch, high * stretch) * wavelength**2)
-        whole.append((edges[:, 0] <= low * stretch) & (edges[:, -1] >= high * stretch))
+        line = (1 - share) * left + share * right
+        rows.append(inside * usable - (high - low)[:, None] * line)
+        whole.append(left_known & right_known & ~((inside > 0) & (usable == 0)).any(dim=1))
+    for band in D4000_BANDS:
+        row, known = _mean(edges, usable, band[0] * stretch, band[1] * stretch)
+        rows.append(row * wavelength**2)
+        whole.append(known)
     for name in ("sdss2010-g", "sdss2010-r"):
-        row, share_inside = _filter_row(name, edges)
+        row, known = _filter_row(name, edges, usable)
         rows.append(row)
-        whole.append(share_inside >= FILTER_SHARE)
-    weights, covered = torch.stack(rows, dim=1), torch.stack(whole, dim=1)
-    if valid is not None:
-        bad = ~valid[:, None, :]
-        covered = covered & ~((weights != 0) & bad).any(dim=2)
-        weights = weights.masked_fill(bad, 0.0)
-    return weights, covered
+        whole.append(known)
+    return torch.stack(rows, dim=1), torch.stack(whole, dim=1)
+
+
+def _mean(
+    edges: Float[Tensor, "galaxy edge"],
+    usable: Float[Tensor, "galaxy pixel"],
+    low: Float[Tensor, " galaxy"],
+    high: Float[Tensor, " galaxy"],
+) -> tuple[Float[Tensor, "galaxy pixel"], Bool[Tensor, " galaxy"]]:
+    """Weights of the mean over a window's valid pixels; whether enough of it is known."""
+    window = _window(edges, low, high) * usable
+    width = window.sum(dim=1)
+    inside = (edges[:, 0] <= low) & (edges[:, -1] >= high)
+    known = inside & (width >= WINDOW_SHARE * (high - low))
+    return window / width[:, None].clamp(min=1e-9), known
 
 
 @lru_cache(maxsize=8)
@@ -213,8 +230,10 @@ def _filter_tables(name: str) -> tuple[Tensor, Tensor, Tensor]:
     return torch.from_numpy(fine), running(response * fine), running(response / fine)
 
 
-def _filter_row(name: str, edges: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights that give a flux over the flux of an AB source, and the share of the filter covered.
+def _filter_row(
+    name: str, edges: Float[Tensor, "galaxy edge"], usable: Float[Tensor, "galaxy pixel"]
+) -> tuple[Float[Tensor, "galaxy pixel"], Bool[Tensor, " galaxy"]]:
+    """Weights that give a flux over that of an AB source; whether enough of the filter is known.
 
     The photons of each pixel are integrated exactly for a flux that is flat inside the pixel.
     """
@@ -225,17 +244,18 @@ def _filter_row(name: str, edges: Tensor) -> tuple[Tensor, Tensor]:
     def at_edges(table: Tensor) -> Tensor:
         return torch.lerp(table[left], table[left + 1], position - left)
 
-    inside = at_edges(source).diff(dim=1).sum(dim=1)
-    row = at_edges(energy).diff(dim=1) / inside[:, None].clamp(min=1e-30)
-    return row, inside / source[-1]
+    photons = at_edges(source).diff(dim=1)
+    held, inside = photons.sum(dim=1), (photons * usable).sum(dim=1)
+    known = (held >= FILTER_SHARE * source[-1]) & (inside >= WINDOW_SHARE * held)
+    row = at_edges(energy).diff(dim=1) * usable / inside[:, None].clamp(min=1e-30)
+    return row, known
 
 
 def _sums(
     flux: Float[Tensor, "draw galaxy pixel"], weights: Float[Tensor, "galaxy sum pixel"]
 ) -> Float[Tensor, "sum draw galaxy"]:
     """Weighted sums over pixels."""
-    used = (weights != 0).any(dim=1)
-    touched = torch.nonzero(used.any(dim=0))
+    touched = torch.nonzero((weights != 0).any(dim=1).any(dim=0))
     if touched.numel() == 0:
         return torch.zeros(weights.shape[1], *flux.shape[:2]).double()
     span = slice(int(touched[0]), int(touched[-1]) + 1)
@@ -243,16 +263,17 @@ def _sums(
     matrix = weights[..., span].transpose(1, 2).to(flux.dtype)
     sums = torch.bmm(values, matrix)
     if not torch.isfinite(sums).all():
-        # A NaN pixel without weight must not spoil the sums that do not use it: 0 * NaN is NaN.
-        sums = torch.bmm(values.masked_fill(~used[:, None, span], 0.0), matrix)
+        # A NaN pixel must spoil the sums that use it and no other, and 0 * NaN is NaN.
+        bad = ~torch.isfinite(values)
+        spoilt = torch.bmm(bad.to(flux.dtype), (matrix != 0).to(flux.dtype)) > 0
+        sums = torch.bmm(values.masked_fill(bad, 0.0), matrix).masked_fill(spoilt, torch.nan)
     return sums.permute(2, 1, 0).double()
 
 
 def _combine(sums: Tensor, covered: Bool[Tensor, "galaxy sum"]) -> Tensor:
     """The features of the sums, shape (feature, draw, galaxy)."""
     lines = len(LINE_BANDS)
-    blue_width, red_width = (high - low for low, high in D4000_BANDS)
-    d4000 = (sums[lines + 1] / red_width) / (sums[lines] / blue_width)
+    d4000 = sums[lines + 1] / sums[lines]
     green, red = sums[lines + 2].clamp(min=0), sums[lines + 3].clamp(min=0)
     colour = -2.5 * torch.log10(green / red)
     features = torch.stack([*sums[:lines], d4000, colour])

@@ -1,4 +1,4 @@
-"""Scores of posteriors against truths: proper scores, and the point statistics of redshifts.
+"""Proper scores of posteriors against truths.
 
 Every per-galaxy score is an array, so that means, errors and paired comparisons are made by the
 caller's choice of galaxies; `mean_score` and `ratio_of_means` give them their uncertainty. Lower
@@ -7,9 +7,7 @@ is better for every score here.
 Axes: draw (first axis of draws), galaxy, component, grid.
 """
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -96,11 +94,19 @@ def crps_gaussian_mixture(
     Returns:
         CRPS in the unit of the truth, shape (galaxy,).
 
+    Raises:
+        ValueError: The shapes disagree.
+
     References:
         Grimit et al. 2006, "The continuous ranked probability score for circular variables and its
         application to mesoscale forecast ensemble verification", https://doi.org/10.1256/qj.05.235
     """
     w, m, s, y = (np.asarray(a, dtype=np.float64) for a in (weights, means, scales, truth))
+    if not w.shape == m.shape == s.shape or w.shape[:1] != y.shape or w.ndim != 2:
+        raise ValueError(
+            "Expected weights, means and scales of shape (galaxy, component) and truth (galaxy,); "
+            f"got {w.shape}, {m.shape}, {s.shape} and {y.shape}. Broadcast them first."
+        )
     to_truth = np.sum(w * _mean_absolute(y[:, None] - m, s), axis=1)
     spread = np.hypot(s[:, :, None], s[:, None, :])
     between = _mean_absolute(m[:, :, None] - m[:, None, :], spread)
@@ -124,8 +130,11 @@ def crps_grid(cdf: ArrayLike, grid: ArrayLike, truth: ArrayLike) -> FloatArray:
 
     Returns:
         CRPS in the unit of the grid, shape (galaxy,).
+
+    Raises:
+        ValueError: The shapes disagree.
     """
-    table, points, true = (np.asarray(a, dtype=np.float64) for a in (cdf, grid, truth))
+    table, points, true = _gridded("cdf", cdf, grid, truth)
     low, high = table[:, :-1], table[:, 1:]
     width = np.diff(points)
     share = np.clip((true[:, None] - points[:-1]) / width, 0.0, 1.0)
@@ -179,12 +188,7 @@ def cde_loss(pdf: ArrayLike, grid: ArrayLike, truth: ArrayLike) -> FloatArray:
 
 
 def _density_at(pdf: ArrayLike, grid: ArrayLike, truth: ArrayLike) -> FloatArray:
-    density, points, true = (np.asarray(a, dtype=np.float64) for a in (pdf, grid, truth))
-    if density.shape != (true.size, points.size) or true.ndim != 1:
-        raise ValueError(
-            f"Expected a pdf of shape (galaxy, grid); got pdf {density.shape}, grid "
-            f"{points.shape}, truth {true.shape}. Put one galaxy in a row."
-        )
+    density, points, true = _gridded("pdf", pdf, grid, truth)
     right = np.clip(np.searchsorted(points, true), 1, points.size - 1)
     share = (true - points[right - 1]) / (points[right] - points[right - 1])
     rows = np.arange(true.size)
@@ -192,30 +196,17 @@ def _density_at(pdf: ArrayLike, grid: ArrayLike, truth: ArrayLike) -> FloatArray
     return np.where((share >= 0) & (share <= 1), value, 0.0)
 
 
-def scaled_errors(estimate: ArrayLike, truth: ArrayLike) -> FloatArray:
-    """(z_estimate - z) / (1 + z), shape (galaxy,)."""
-    true = np.asarray(truth, dtype=np.float64)
-    return np.asarray((np.asarray(estimate, dtype=np.float64) - true) / (1 + true))
-
-
-def sigma_nmad(errors: ArrayLike) -> float:
-    """1.4826 times the median absolute deviation of scaled errors from their median.
-
-    References:
-        Brammer, van Dokkum & Coppi 2008, "EAZY", https://arxiv.org/abs/0807.1533
-    """
-    values = np.asarray(errors, dtype=np.float64)
-    return float(1.4826 * np.median(np.abs(values - np.median(values))))
-
-
-def outlier_fraction(errors: ArrayLike, *, beyond: float = 0.15) -> float:
-    """Fraction of scaled errors whose absolute value exceeds `beyond`."""
-    return float(np.mean(np.abs(np.asarray(errors, dtype=np.float64)) > beyond))
-
-
-def bias(errors: ArrayLike) -> float:
-    """Median scaled error."""
-    return float(np.median(np.asarray(errors, dtype=np.float64)))
+def _gridded(
+    name: str, values: ArrayLike, grid: ArrayLike, truth: ArrayLike
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """The arrays, checked to be (galaxy, grid), (grid,) and (galaxy,)."""
+    table, points, true = (np.asarray(a, dtype=np.float64) for a in (values, grid, truth))
+    if table.shape != (true.size, points.size) or true.ndim != 1:
+        raise ValueError(
+            f"Expected a {name} of shape (galaxy, grid); got {name} {table.shape}, grid "
+            f"{points.shape}, truth {true.shape}. Put one galaxy in a row."
+        )
+    return table, points, true
 
 
 def mean_score(name: str, values: ArrayLike, *, confidence: float = 0.95) -> Score:
@@ -264,38 +255,3 @@ def ratio_of_means(
     residual = (ours - ratio * theirs) / theirs.mean()
     reach = float(special.ndtri(0.5 + confidence / 2) * residual.std(ddof=1) / np.sqrt(ours.size))
     return Score(name, ratio, ratio - reach, ratio + reach, ours.size, confidence)
-
-
-def point_scores(
-    estimate: ArrayLike,
-    truth: ArrayLike,
-    *,
-    generator: np.random.Generator,
-    resamples: int = 500,
-    confidence: float = 0.95,
-) -> tuple[Score, ...]:
-    """sigma_NMAD, bias, and outlier fractions (0.15 and 0.05), with bootstrap intervals.
-
-    Args:
-        estimate: Point redshifts, shape (galaxy,).
-        truth: True redshifts, shape (galaxy,).
-        generator: Source of the bootstrap.
-        resamples: Bootstrap samples.
-        confidence: Probability of the intervals.
-    """
-    errors = scaled_errors(estimate, truth)
-    statistics: dict[str, Callable[[FloatArray], float]] = {
-        "sigma_NMAD": sigma_nmad,
-        "bias": bias,
-        "outliers beyond 0.15": outlier_fraction,
-        "outliers beyond 0.05": partial(outlier_fraction, beyond=0.05),
-    }
-    picks = generator.integers(errors.size, size=(resamples, errors.size))
-    tail = (1 - confidence) / 2
-    scores = []
-    for name, statistic in statistics.items():
-        low, high = np.quantile([statistic(errors[pick]) for pick in picks], [tail, 1 - tail])
-        scores.append(
-            Score(name, statistic(errors), float(low), float(high), errors.size, confidence)
-        )
-    return tuple(scores)

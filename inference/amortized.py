@@ -1,9 +1,9 @@
 """Draws from the network: from a context to coherent galaxies.
 
-One draw is one galaxy. Its redshift, its class, its global latents and its random field on the sky are
-drawn once (`Draws`); spectra at any aperture and wavelength are then deterministic functions of the
-draw, so two calls for two positions give two parts of the same galaxy. The Gaussian process of the field
-is drawn as random Fourier features, whose variance is exactly one at every position.
+One draw is one galaxy. Its redshift, its class, its global latents and its random field on the sky
+are drawn once (`Draws`); spectra at any aperture and wavelength are then deterministic functions
+of the draw, so two calls for two positions give two parts of the same galaxy. The Gaussian process
+of the field is drawn as random Fourier features, whose variance is exactly one at every position.
 
 Axes: galaxy, draw, query (aperture), latent, shared, feature, pixel.
 """
@@ -93,13 +93,14 @@ def field_values(
         return values.gather(3, index.expand(shape))[..., 0, :]
 
     fixed = torch.Generator().manual_seed(20261121)
-    frequency = torch.randn(_FEATURES, 2, generator=fixed) / length
+    frequency = torch.randn(_FEATURES, 2, generator=fixed).to(position) / length
     angle = position @ frequency.T
     waves = torch.cat([angle.cos(), angle.sin()], -1) / _FEATURES**0.5
     smooth = torch.einsum("gdlf,gqf->gdql", draws.weights, waves)
     local = torch.einsum("gdqij,gdqj->gdqi", field.local, smooth)
     common = torch.einsum("gdqis,gds->gdqi", field.shared, draws.shared)
-    own = _white(draws.seed, position, field.nugget.shape[0]) * field.nugget
+    dimension = torch.arange(field.nugget.shape[0], device=position.device)
+    own = _white(draws.seed, position, dimension) * field.nugget
     return of_class(field.mean) + of_class(field.spread) * (common + local + own)
 
 
@@ -165,8 +166,9 @@ def spectra_at(
     if network.config.likelihood == "mse":
         return mean
     variance, factor = network.spectrum_decoder.uncertainty(mean, z, wavelength)
-    white = _white(draws.seed + 1, aperture[..., :2], shape[-1] + factor.shape[-1])
-    pixels, modes = white.split([shape[-1], factor.shape[-1]], dim=-1)
+    mode = torch.arange(factor.shape[-1], device=mean.device)
+    modes = _white(draws.seed + 1, aperture[..., :2], mode)
+    pixels = _white(draws.seed + 2, aperture[..., :2], _place(wavelength))
     return mean + variance.sqrt() * pixels + (factor * modes[..., None, :]).sum(-1)
 
 
@@ -187,30 +189,46 @@ def _independent(
     mean = observe(network.templates, light, z, wavelength, sigma)
     log_scale = network.pixel_scale(hidden, z, wavelength)
     level = mean.abs().mean(-1, keepdim=True)
-    white = _white(draws.seed + 1, aperture[..., :2], wavelength.shape[-1])
+    white = _white(draws.seed + 2, aperture[..., :2], _place(wavelength))
     return mean + torch.exp(log_scale) * level * white
 
 
-def _white(seed: Tensor, position: Tensor, count: int) -> Tensor:
-    """Standard normals (galaxy, draw, query, count), a function of draw and position alone.
+def _place(wavelength: Float[Tensor, "*rows pixel"]) -> Tensor:
+    """A number for every hundredth of an Angstrom: the same pixel has it in every grid."""
+    return (wavelength * 100).round().long()
 
-    Counter-based: a hash of (draw, position, index) gives two uniforms, Box-Muller a normal, so that the
-    answer does not depend on which other positions are asked in the same call.
+
+def _white(
+    seed: Float[Tensor, "galaxy draw"], position: Float[Tensor, "galaxy query 2"], index: Tensor
+) -> Float[Tensor, "galaxy draw query count"]:
+    """Standard normals, each a function of its draw, position and index alone.
+
+    Counter-based: a hash of the three gives two uniforms, Box-Muller a normal, so that the answer
+    does not depend on what else is asked in the same call.
+
+    Args:
+        seed: Seed of each draw.
+        position: Sky positions, arcsec.
+        index: Integers, last axis count; leading axes broadcast with (galaxy, draw, query).
     """
     place = (position * 1000).round().long()
     start = seed.long()[..., None] * 0x9E3779B1 + (
         place[:, None, :, 0] * 0x85EBCA6B + place[:, None, :, 1] * 0xC2B2AE35
     )
-    counter = start[..., None] + torch.arange(count, device=seed.device) * 0x27D4EB2F
+    counter = _mix(start)[..., None] + index * 0x27D4EB2F
     first, second = _uniform(counter), _uniform(counter ^ 0x165667B1)
     return ((-2 * first.log()).sqrt() * torch.cos(2 * torch.pi * second)).float()
 
 
 def _uniform(counter: Tensor) -> Tensor:
+    return (_mix(counter).double() + 0.5) / 2**32
+
+
+def _mix(counter: Tensor) -> Tensor:
+    """A 32-bit hash: every bit of the counter reaches every bit of the answer."""
     mask = 0xFFFFFFFF
     mixed = counter & mask
     for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
         mixed = mixed ^ (mixed >> shift)
         mixed = (mixed * factor) & mask
-    mixed = mixed ^ (mixed >> 16)
-    return (mixed.double() + 0.5) / 2**32
+    return mixed ^ (mixed >> 16)

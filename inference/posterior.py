@@ -1,25 +1,32 @@
 """What a user holds: one galaxy's posterior, asked for redshifts, spectra and images.
 
-A `Posterior` is made by `Model.condition` and never changes. All its answers come from one set of draws,
-so draw number 17 of the redshift, of a spectrum at the centre and of one two arcsec north are one galaxy.
+A `Posterior` is made by `Model.condition` and never changes. All its answers come from one set of
+draws, so draw number 17 of the redshift, of a spectrum at the centre and of one two arcsec north
+are one galaxy.
 
-Axes: draw, wavelength (pixel), band, y, x.
+Axes: galaxy, draw, wavelength (pixel), band, y, x.
 """
 
-import os
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import astropy.units as u
 import numpy as np
 import torch
-from torch import Tensor
+from jaxtyping import Float
 
+from probmmae.bands import effective_wavelength
 from probmmae.batch import Batch
+from probmmae.collate import collate
 from probmmae.encoder import Context
-from probmmae.galaxy import Aperture, Galaxy
+from probmmae.galaxy import FWHM_PER_SIGMA, Aperture, BandImage, Galaxy
 from probmmae.inference.amortized import Draws, draw, spectra_at
+from probmmae.inference.draws import FLUX_UNIT, ImageDraws, SpectrumDraws
+from probmmae.inference.redshifts import RedshiftPosterior, ensemble
+from probmmae.instrument import covered
 from probmmae.model import GalaxyModel
 from probmmae.redshift import RedshiftDensity
 from probmmae.tokens import PATCH, unpatch
@@ -27,161 +34,21 @@ from probmmae.tokens import PATCH, unpatch
 if TYPE_CHECKING:
     import xarray
 
-FLUX_UNIT = u.Unit("1e-17 erg / (s cm2 Angstrom)")
+__all__ = [
+    "FLUX_UNIT",
+    "ImageDraws",
+    "Model",
+    "Posterior",
+    "RedshiftPosterior",
+    "SpectrumDraws",
+    "ensemble",
+    "load",
+]
 
-_CHUNK = 4_000_000
+_CHUNK = 2_000_000
 """Pixels decoded at a time."""
-
-
-@dataclass(frozen=True)
-class RedshiftPosterior:
-    """p(z | what was observed) of one galaxy: an exact density, and the posterior's own draws."""
-
-    density: RedshiftDensity
-    """One galaxy, no batch axes."""
-    samples: np.ndarray
-    """Redshifts of the posterior's draws, shape (draw,)."""
-    known: float | None
-    """The redshift that was given, if one was: the draws are then that number."""
-
-    def pdf(self, z: Any) -> np.ndarray:
-        """Probability density at redshifts `z`."""
-        return np.asarray(self.density.log_prob(_tensor(z)).exp())
-
-    def cdf(self, z: Any) -> np.ndarray:
-        """Probability below redshifts `z`."""
-        return np.asarray(self.density.cdf(_tensor(z)))
-
-    def quantiles(self, levels: Any) -> np.ndarray:
-        """Redshifts below which lies the probability `levels` (between 0 and 1)."""
-        wanted = np.asarray(levels, dtype=float)
-        if np.any((wanted <= 0) | (wanted >= 1)):
-            raise ValueError(f"Expected levels between 0 and 1; got {levels}.")
-        return np.asarray(self.density.icdf(_tensor(wanted)))
-
-    def interval(self, level: float = 0.9) -> tuple[float, float]:
-        """The central interval that holds the probability `level`."""
-        low, high = self.quantiles([0.5 - level / 2, 0.5 + level / 2])
-        return float(low), float(high)
-
-    @property
-    def median(self) -> float:
-        """The redshift with half of the probability below."""
-        return float(self.quantiles([0.5])[0])
-
-    def to_qp(self, grid: Any = None) -> Any:
-        """A `qp` ensemble of one density, interpolated on `grid` (default: 0 to past the tail)."""
-        return ensemble([self], grid)
-
-
-def ensemble(posteriors: list[RedshiftPosterior], grid: Any = None, **columns: Any) -> Any:
-    """A `qp` ensemble of many densities on a common redshift grid.
-
-    Args:
-        posteriors: One per galaxy.
-        grid: Redshifts; by default 0 to 1.2 times the highest 99.9 % quantile in steps of 0.002.
-        **columns: Ancillary columns, one value per galaxy.
-    """
-    import qp
-
-    if grid is None:
-        top = max(float(one.quantiles([0.999])[0]) for one in posteriors)
-        grid = np.arange(0.0, max(0.1, 1.2 * top), 0.002)
-    grid = np.asarray(grid, dtype=float)
-    quantiles = np.array([one.quantiles([0.025, 0.16, 0.5, 0.84, 0.975]) for one in posteriors])
-    pdfs = np.array([one.pdf(grid) for one in posteriors], dtype=float)
-    names = ("z_lower_95", "z_lower_68", "z_median", "z_upper_68", "z_upper_95")
-    ancil = {name: quantiles[:, k] for k, name in enumerate(names)}
-    ancil |= {"z_mode": grid[pdfs.argmax(1)]} | {k: np.asarray(v) for k, v in columns.items()}
-    return qp.Ensemble(qp.interp, data={"xvals": grid, "yvals": pdfs}, ancil=ancil)
-
-
-@dataclass(frozen=True)
-class SpectrumDraws:
-    """Posterior draws of the noise-free spectrum through one aperture."""
-
-    wavelength: u.Quantity
-    """Observed vacuum wavelength, shape (wavelength,)."""
-    flux: u.Quantity
-    """1e-17 erg/s/cm2/Angstrom, shape (draw, wavelength)."""
-    z: np.ndarray
-    """Redshift of every draw, shape (draw,)."""
-    aperture: Aperture
-
-    @property
-    def mean(self) -> u.Quantity:
-        """Mean of the draws."""
-        return self.flux.mean(0)
-
-    @property
-    def std(self) -> u.Quantity:
-        """Standard deviation of the draws."""
-        return self.flux.std(0)
-
-    def quantiles(self, levels: Any) -> u.Quantity:
-        """Quantiles at each wavelength, shape (level, wavelength)."""
-        return np.quantile(self.flux.value, levels, axis=0) * self.flux.unit
-
-    def to_specutils(self) -> Any:
-        """A `specutils.Spectrum` of the mean with the draws' standard deviation as uncertainty.
-
-        The draws themselves are in `meta["draws"]`, their redshifts in `meta["z"]`.
-        """
-        from astropy.nddata import StdDevUncertainty
-        from specutils import Spectrum
-
-        return Spectrum(
-            flux=self.mean,
-            spectral_axis=self.wavelength,
-            uncertainty=StdDevUncertainty(self.std),
-            meta={"draws": self.flux, "z": self.z},
-        )
-
-    def to_fits(self, path: str | Path) -> None:
-        """Write mean, standard deviation, 5/50/95 % quantiles and all draws to a FITS file.
-
-        HDU SPECTRUM is a table with a row a wavelength; HDU DRAWS an image (draw, wavelength); HDU Z a
-        table of the draws' redshifts.
-        """
-        from astropy.io import fits
-        from astropy.table import QTable
-
-        low, middle, high = self.quantiles([0.05, 0.5, 0.95])
-        table = QTable(
-            {
-                "wavelength": self.wavelength, "mean": self.mean, "std": self.std,
-                "q05": low, "q50": middle, "q95": high,
-            }
-        )  # fmt: skip
-        header = fits.Header({"BUNIT": "1E-17 erg/s/cm^2/Angstrom", "EXTNAME": "DRAWS"})
-        for key, value in (
-            ("APER_DX", self.aperture.dx), ("APER_DY", self.aperture.dy),
-            ("APER_D", self.aperture.diameter), ("SEEING", self.aperture.seeing),
-        ):  # fmt: skip
-            header[key] = (value, "arcsec")
-        first = fits.table_to_hdu(table)
-        first.name = "SPECTRUM"
-        redshifts = fits.BinTableHDU.from_columns(
-            [fits.Column("z", "D", array=self.z)], name="Z"
-        )
-        content = fits.HDUList(
-            [fits.PrimaryHDU(), first, fits.ImageHDU(self.flux.value.astype("f4"), header), redshifts]
-        )
-        path = Path(path)
-        partial = path.with_name(path.name + ".partial")
-        content.writeto(partial, overwrite=True, output_verify="exception")
-        os.replace(partial, path)
-
-
-@dataclass(frozen=True)
-class ImageDraws:
-    """Posterior draws of a noise-free image in one band."""
-
-    band: str
-    flux: u.Quantity
-    """Nanomaggies per pixel, shape (draw, y, x); x grows towards east, y towards north."""
-    pixel_scale: float
-    """arcsec."""
+_KNOWN_WIDTH = 1e-5
+"""Width in ln(1 + z) of the spike that stands for a known redshift."""
 
 
 @dataclass(frozen=True)
@@ -206,116 +73,125 @@ class Posterior:
 
     def spectrum(
         self,
-        wavelength: u.Quantity,
-        aperture: Aperture | None = None,
+        wavelength: Any,
+        aperture: Any = None,
         *,
-        resolution: float | u.Quantity = 2000.0,
+        resolution: Any = 2000.0,
         draws: int | None = None,
     ) -> SpectrumDraws:
         """Draw the noise-free spectrum through an aperture, on any grid at any resolution.
 
         Args:
-            wavelength: Observed vacuum wavelengths of the pixel centres, increasing, length units.
-            aperture: Position, diameter and seeing; by default 1.5 arcsec on the centre.
+            wavelength: Quantity of length: observed vacuum wavelengths of the pixel centres,
+                increasing, shape (wavelength,).
+            aperture: An `Aperture`: position, diameter and seeing; by default 1.5 arcsec on the
+                centre.
             resolution: R = wavelength / FWHM of the instrument, a number or one a pixel.
             draws: How many of the posterior's draws; by default all.
 
         Raises:
-            TypeError: `wavelength` has no unit.
-            astropy.units.UnitConversionError: Its unit is not one of length.
-            ValueError: It is empty, not increasing or not positive.
+            TypeError: `wavelength` has no unit, or `aperture` is not an `Aperture`.
+            astropy.units.UnitConversionError: The unit of `wavelength` is not one of length.
+            ValueError: `wavelength` is not positive and increasing, `resolution` not positive or
+                not of its shape, or more draws are asked for than there are.
         """
         grid = _grid(wavelength)
+        power = _power(resolution, grid)
         count = self._count(draws)
-        aperture = Aperture() if aperture is None else aperture
-        power = np.broadcast_to(np.asarray(u.Quantity(resolution).value, dtype=float), grid.shape)
-        if np.any(~(power > 0)):
-            raise ValueError(f"Expected a positive resolution R; got {resolution}.")
+        if aperture is None:
+            aperture = Aperture()
+        elif not isinstance(aperture, Aperture):
+            raise TypeError(
+                f"Expected the aperture as an Aperture; got {type(aperture).__name__}. "
+                "Aperture(1 * u.arcsec, 0 * u.arcsec) is one arcsec east."
+            )
         pixel = torch.tensor(grid, dtype=torch.float32)[None, None]
-        sigma = pixel / torch.tensor(power.copy(), dtype=torch.float32) / 2.3548
+        sigma = torch.tensor(grid / power / FWHM_PER_SIGMA, dtype=torch.float32)[None, None]
         where = torch.tensor(
             [[[aperture.dx, aperture.dy, aperture.diameter, aperture.seeing]]], dtype=torch.float32
         )
         step = max(1, _CHUNK // len(grid))
+        parts = []
         with torch.no_grad():
-            parts = [
-                spectra_at(
-                    self.network,
-                    self.context,
-                    self.observed,
-                    self.draws.map(lambda part, start=start: part[:, start : start + step]),
-                    where,
-                    pixel,
-                    sigma,
-                )[0, :, 0]
-                for start in range(0, self.draws.z.shape[1], step)
-                if start < count
-            ]
-        flux = torch.cat(parts)[:count].double().numpy()
+            for start in range(0, count, step):
+                rows = slice(start, min(start + step, count))
+                some = self.draws.map(lambda part, rows=rows: part[:, rows])
+                network, seen = self.network, self.observed
+                flux = spectra_at(network, self.context, seen, some, where, pixel, sigma)[0, :, 0]
+                inside = covered(network.templates, some.z[0], pixel[0].expand(flux.shape))
+                parts.append(torch.where(inside, flux, torch.nan))
         return SpectrumDraws(
-            grid * u.AA, flux * FLUX_UNIT, self.draws.z[0, :count].numpy(), aperture
+            grid * u.AA,
+            torch.cat(parts).double().numpy() * FLUX_UNIT,
+            self.draws.z[0, :count].numpy(),
+            aperture,
         )
 
     def image(self, band: str, *, draws: int | None = None) -> ImageDraws:
-        """Draw the noise-free image in a band of the conditioning grid, hidden or seen.
+        """Draw the noise-free image in a band, seen or not, on the grid of the images given.
 
         Args:
             band: A band the galaxy's images have, or the name of a known filter.
             draws: How many of the posterior's draws; by default all.
-        """
-        from probmmae.bands import effective_wavelength
 
+        Raises:
+            ValueError: An unknown band, or more draws than there are.
+        """
         count = self._count(draws)
-        images = self.observed.images.map(lambda part: part[:1])
+        images = self.observed.images
         if band in self.bands:
             index = self.bands.index(band)
-            wavelength = images.wavelength[:, index : index + 1]
+            wavelength, psf = (
+                part[:, index : index + 1] for part in (images.wavelength, images.psf_fwhm)
+            )
         else:
             wavelength = torch.full((1, 1), float(effective_wavelength(band)))
-        psf = images.psf_fwhm.mean(1, keepdim=True)
+            psf = images.psf_fwhm[:, : max(1, len(self.bands))].mean(1, keepdim=True)
         height, width = images.flux.shape[-2:]
-        one = type(images)(
+        asked = replace(
+            images,
             flux=torch.zeros(1, 1, height, width),
             ivar=torch.full((1, 1, height, width), 1e12),
             wavelength=wavelength,
             psf_fwhm=psf,
-            pixel_scale=images.pixel_scale,
-            centre=images.centre,
         )
         cells = torch.arange((height // PATCH) * (width // PATCH))
         drawn = []
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(self.draws.seed[0, 0]))
             for z in self.draws.z[0, :count]:
-                pixels = self.network.image(self.context, z[None], one, cells).rsample()
+                pixels = self.network.image(self.context, z[None], asked, cells).rsample()
                 drawn.append(unpatch(pixels.reshape(len(cells), PATCH**2), width))
         flux = torch.stack(drawn).double().numpy()
         return ImageDraws(band, flux * u.nmgy, float(images.pixel_scale[0]))
 
     def to_arviz(
-        self, wavelength: u.Quantity | None = None, aperture: Aperture | None = None
+        self,
+        wavelength: Any = None,
+        aperture: Any = None,
+        *,
+        resolution: Any = 2000.0,
+        draws: int | None = None,
     ) -> "xarray.DataTree":
         """ArviZ's container: group `posterior` with the redshift draws and, given a grid, spectra.
 
         Dimensions are (chain, draw, wavelength); units are in the attributes. `to_netcdf(path,
-        engine="h5netcdf")` writes a file that ArviZ 0.x and 1.x read.
+        engine="h5netcdf")` writes a file that ArviZ 0.x and 1.x read. Arguments as in `spectrum`.
         """
         import xarray
 
-        z = self.draws.z.numpy()
-        groups = {"/posterior": xarray.Dataset({"redshift": (("chain", "draw"), z)})}
+        count = self._count(draws)
+        steps = {"chain": [0], "draw": np.arange(count)}
+        z = (("chain", "draw"), self.draws.z[:, :count].numpy(), {"long_name": "redshift"})
+        groups = {"/posterior": xarray.Dataset({"redshift": z}, coords=steps)}
         if wavelength is not None:
-            spectrum = self.spectrum(wavelength, aperture)
-            coordinate = ("wavelength", spectrum.wavelength.value, {"units": "Angstrom"})
+            spectrum = self.spectrum(wavelength, aperture, resolution=resolution, draws=count)
+            grid = ("wavelength", spectrum.wavelength.value, WAVELENGTH_ATTRIBUTES)
+            flux = (
+                ("chain", "draw", "wavelength"), spectrum.flux.value[None], FLUX_ATTRIBUTES
+            )  # fmt: skip
             groups["/posterior_predictive"] = xarray.Dataset(
-                {
-                    "flux": (
-                        ("chain", "draw", "wavelength"),
-                        spectrum.flux.value[None],
-                        {"units": "1e-17 erg/s/cm2/Angstrom"},
-                    )
-                },
-                coords={"wavelength": coordinate},
+                {"flux": flux}, coords={**steps, "wavelength": grid}
             )
             at = spectrum.aperture
             groups["/constant_data"] = xarray.Dataset(
@@ -340,28 +216,46 @@ class Posterior:
         return draws
 
 
-def _grid(wavelength: Any) -> np.ndarray:
+#: Of wavelengths and fluxes in files that xarray reads.
+WAVELENGTH_ATTRIBUTES = {"units": "Angstrom", "long_name": "observed vacuum wavelength"}
+FLUX_ATTRIBUTES = {"units": "1e-17 erg/s/cm2/Angstrom", "long_name": "noise-free flux density"}
+
+
+def _grid(wavelength: Any) -> Float[np.ndarray, " wavelength"]:
     if not isinstance(wavelength, u.Quantity):
         raise TypeError(
-            f"Expected wavelengths with a unit, such as np.arange(3800, 9200) * u.AA; "
-            f"got {type(wavelength).__name__}."
+            f"Expected wavelengths as a Quantity; got a bare {type(wavelength).__name__}. "
+            "Multiply by the unit: np.arange(3800, 9200) * u.AA."
         )
     if not wavelength.unit.is_equivalent(u.AA):
         raise u.UnitConversionError(
-            f"Expected wavelengths in a unit of length (Angstrom, nm, micron); "
-            f"got {wavelength.unit}."
+            "Expected wavelengths in a unit of length (Angstrom, nm, micron); "
+            f"got {wavelength.unit}. Convert them."
         )
     grid = np.atleast_1d(wavelength.to_value(u.AA)).astype(float)
-    if grid.ndim != 1 or len(grid) < 2 or np.any(grid <= 0) or np.any(np.diff(grid) <= 0):
+    rising = grid.ndim == 1 and len(grid) > 1 and bool(np.all(np.diff(grid) > 0))
+    if not rising or not np.all(np.isfinite(grid) & (grid > 0)):
         raise ValueError(
             "Expected at least two positive, increasing wavelengths along one axis; "
-            f"got shape {grid.shape}."
+            f"got shape {grid.shape}, from {grid.flat[0] if grid.size else 'nothing'} Angstrom. "
+            "Sort them and drop repeats."
         )
     return grid
 
 
-def _tensor(values: Any) -> Tensor:
-    return torch.as_tensor(np.asarray(values, dtype=np.float32))
+def _power(resolution: Any, grid: Float[np.ndarray, " wavelength"]) -> np.ndarray:
+    power = u.Quantity(resolution)
+    if power.unit != u.dimensionless_unscaled:
+        raise u.UnitConversionError(
+            f"Expected the resolution as a pure number R = wavelength / FWHM; got {power.unit}. "
+            "Divide the wavelength by the FWHM."
+        )
+    if power.shape not in ((), grid.shape) or not np.all(power.value > 0):
+        raise ValueError(
+            f"Expected one positive resolution R, or one for each of {len(grid)} pixels; "
+            f"got {resolution}. R = wavelength / FWHM."
+        )
+    return np.broadcast_to(power.value, grid.shape)
 
 
 class Model:
@@ -370,74 +264,109 @@ class Model:
     def __init__(self, network: GalaxyModel) -> None:
         self.network = network
 
+    @overload
+    def condition(
+        self, galaxy: Galaxy, *, draws: int = ..., seed: int = ..., use_redshift: bool = ...
+    ) -> Posterior: ...
+
+    @overload
     def condition(
         self,
-        galaxy: Galaxy | list[Galaxy],
+        galaxy: Sequence[Galaxy],
         *,
-        draws: int = 200,
-        seed: int = 0,
-        use_redshift: bool = True,
+        draws: int = ...,
+        seed: int = ...,
+        use_redshift: bool = ...,
+    ) -> list[Posterior]: ...
+
+    def condition(
+        self, galaxy: Any, *, draws: int = 200, seed: int = 0, use_redshift: bool = True
     ) -> Any:
         """Posterior of one galaxy, or the list of posteriors of several.
 
         Everything that the galaxy holds is conditioned on: images, photometry, spectra and, if
-        `use_redshift`, its redshift. Take parts away with `dataclasses.replace` to ask what they add.
+        `use_redshift`, its redshift. Take parts away with `dataclasses.replace` to ask what they
+        add.
 
         Args:
             galaxy: One galaxy or several.
             draws: Draws per galaxy.
-            seed: Seed of the draws.
+            seed: Seed of the draws; with the galaxy's id it decides them, whatever stands beside
+                it.
             use_redshift: Whether a redshift that the galaxy carries counts as known.
 
         Raises:
             TypeError: Something else than galaxies.
-            ValueError: A galaxy without a single measurement.
+            ValueError: No galaxy, one without a single measurement, or less than one draw.
         """
-        from probmmae.collate import collate
-
         several = [galaxy] if isinstance(galaxy, Galaxy) else list(galaxy)
-        for one in several:
-            if not isinstance(one, Galaxy):
-                raise TypeError(
-                    f"Expected a Galaxy or a list of them; got {type(one).__name__}. "
-                    "probmmae.read(path) gives galaxies."
-                )
-            if not (one.images or one.photometry or one.spectra or one.scalars):
-                raise ValueError(
-                    f"Expected a galaxy with an image, photometry, a spectrum or a redshift; "
-                    f"{one.id} has none."
-                )
-        batch = collate(several)
-        if not use_redshift:
-            batch = type(batch)(
-                batch.images, batch.photometry, batch.spectra,
-                torch.zeros_like(batch.z), torch.zeros_like(batch.z_known),
-            )  # fmt: skip
+        if draws < 1:
+            raise ValueError(f"Expected at least 1 draw; got {draws}. 200 is usual.")
+        batch = observed_batch(several, use_redshift=use_redshift)
+        posteriors = []
         with torch.no_grad():
             context = self.network.encode(batch)
             density = self.network.redshift(context)
-            posteriors = []
             for index, one in enumerate(several):
                 row = slice(index, index + 1)
-                generator = torch.Generator().manual_seed(seed * 1_000_003 + index)
                 own = _known(density[row], batch, index)
                 drawn = draw(
-                    self.network, own, batch.z[row], batch.z_known[row], draws, generator
-                )
+                    self.network, own, batch.z[row], batch.z_known[row], draws,
+                    torch.Generator().manual_seed(_seed(seed, one.id)),
+                )  # fmt: skip
                 part = Context(context.tokens[row], context.visible[row], context.scale[row])
-                names = tuple(image.band for image in one.images)
+                kept = batch.images.wavelength[index][
+                    (batch.images.ivar[index] > 0).any(-1).any(-1)
+                ]
+                names = tuple(image.band for image in one.images if _among(image, kept))
                 posteriors.append(
                     Posterior(self.network, one, batch.take(row), part, drawn, own, names)
                 )
         return posteriors[0] if isinstance(galaxy, Galaxy) else posteriors
 
 
+def observed_batch(galaxies: Sequence[Any], *, use_redshift: bool) -> Batch:
+    """The galaxies as a batch to condition on.
+
+    Raises:
+        TypeError: Something else than galaxies.
+        ValueError: No galaxy, or one without a single measurement.
+    """
+    for one in galaxies:
+        if not isinstance(one, Galaxy):
+            raise TypeError(
+                f"Expected a Galaxy or a list of them; got {type(one).__name__}. "
+                "probmmae.read(path) gives galaxies."
+            )
+        known = use_redshift and one.redshift is not None
+        if not (one.images or one.photometry or one.spectra or known):
+            raise ValueError(
+                f"Expected a galaxy with an image, photometry, a spectrum or a known redshift; "
+                f"got {one.id!r}, which has none. Add a measurement."
+            )
+    batch = collate(galaxies)
+    if use_redshift:
+        return batch
+    nothing = torch.zeros_like(batch.z_known)
+    return replace(batch, z=torch.zeros_like(batch.z), z_known=nothing)
+
+
+def _seed(seed: int, name: str) -> int:
+    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    return int.from_bytes(digest[:7])
+
+
+def _among(image: BandImage, wavelengths: torch.Tensor) -> bool:
+    """Whether `collate` kept this image: bands that share no grid are left out."""
+    return bool(torch.isclose(wavelengths, torch.tensor(image.wavelength)).any())
+
+
 def _known(density: RedshiftDensity, batch: Batch, index: int) -> RedshiftDensity:
-    """p(z | c), or a spike of width 1e-5 (1+z) where the redshift is known."""
+    """p(z | c), or a spike where the redshift is known."""
     if not bool(batch.z_known[index]):
         return density
     at = torch.log1p(batch.z[index]).reshape(1, 1)
-    return RedshiftDensity(torch.zeros(1, 1), at, torch.full((1, 1), 1e-5))
+    return RedshiftDensity(torch.zeros(1, 1), at, torch.full((1, 1), _KNOWN_WIDTH))
 
 
 def load(path: str | Path | None = None) -> Model:

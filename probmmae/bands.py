@@ -1,4 +1,4 @@
-"""Broadband filters by name: where a band lies, so that an image needs only to say which one it is.
+"""Broadband filters by name: where a band lies, so that an image need only say which one it is.
 
 A band is called `survey-filter`, such as `hsc-g` or `decam-z`; the model sees nothing but the
 effective wavelength.

@@ -10,6 +10,7 @@ Axes: galaxy, band, y, x, spectrum, pixel. Inside a batch everything is a plain 
   offsets (dx east, dy north) in arcsec from the galaxy's centre.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
@@ -39,6 +40,18 @@ class _Rows:
     def take(self, index: Any) -> Self:
         """The rows `index` (slice, integer or boolean tensor) of every tensor."""
         return self.map(lambda tensor: tensor[index])
+
+    def join(self, others: Sequence[Self]) -> Self:
+        """These rows and then those of the others."""
+        changed: dict[str, Any] = {}
+        for field in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            rest = [getattr(other, field.name) for other in others]
+            if isinstance(value, _Rows):
+                changed[field.name] = value.join(rest)
+            elif isinstance(value, Tensor):
+                changed[field.name] = torch.cat([value, *rest])
+        return replace(self, **changed)  # type: ignore[type-var]
 
     def to(self, device: torch.device | str) -> Self:
         """Every tensor on `device`."""

@@ -10,6 +10,7 @@ Axes: galaxy, band, y, x, spectrum, pixel.
 
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,7 +59,7 @@ def collate(
 def binned(flux: np.ndarray, ivar: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray]:
     """Sums over factor x factor pixels, and the inverse variance of the sums.
 
-    A sum over a missing pixel is missing. Rows and columns beyond the last whole block are dropped.
+    A sum over a missing pixel is missing; rows and columns beyond the last block are dropped.
     """
     if factor == 1:
         return flux, ivar
@@ -66,7 +67,9 @@ def binned(flux: np.ndarray, ivar: np.ndarray, factor: int) -> tuple[np.ndarray,
     blocks = (height // factor, factor, width // factor, factor)
     good = (ivar > 0)[:height, :width].reshape(blocks).all(axis=(1, 3))
     with np.errstate(divide="ignore"):
-        variance = (1.0 / ivar.astype(np.float64))[:height, :width].reshape(blocks).sum(axis=(1, 3))
+        variance = (
+            (1.0 / ivar.astype(np.float64))[:height, :width].reshape(blocks).sum(axis=(1, 3))
+        )
     total = flux.astype(np.float64)[:height, :width].reshape(blocks).sum(axis=(1, 3))
     return np.where(good, total, 0.0), np.where(good, 1.0 / variance, 0.0)
 
@@ -77,7 +80,8 @@ def common_grid(
     """The finest common pixel scale, and the factor by which each band is binned to it.
 
     Two scales agree when they drift apart by less than half a pixel from the middle of a frame to
-    its edge. Where not all bands can agree, the factor of those left out is None.
+    its edge. A grid twice as coarse as needed is the limit of what is given up for one more band;
+    the factor of a band left out is None.
 
     Returns:
         (scale in arcsec, one factor or None a band).
@@ -86,7 +90,7 @@ def common_grid(
     best: tuple[int, float, list[int | None]] = (0, 0.0, [])
     for reference in sorted(set(scales), reverse=True):
         smallest = max(1, int(np.ceil(min_pixel_scale / reference * (1.0 - tolerance))))
-        for multiple in range(smallest, smallest + 3):
+        for multiple in range(smallest, smallest + 2):
             target = reference * multiple
             factors: list[int | None] = []
             for scale in scales:
@@ -99,7 +103,9 @@ def common_grid(
     return best[1], best[2]
 
 
-def _window(image: BandImage, factor: int, size: int, middle: tuple[float, float]) -> tuple:
+def _window(
+    image: BandImage, factor: int, size: int, middle: tuple[float, float]
+) -> tuple[Any, Any, tuple[float, float]]:
     """Cut `size` binned pixels a side around the sky position `middle`, in whole native pixels.
 
     Returns:
@@ -182,7 +188,7 @@ def _collate_photometry(galaxies: Sequence[Galaxy]) -> PhotometryTable:
 def _collate_spectra(galaxies: Sequence[Galaxy]) -> Spectra:
     every = [spectrum for galaxy in galaxies for spectrum in galaxy.spectra]
     n_pixel = max([1, *(spectrum.flux.size for spectrum in every)])
-    shape = (len(galaxies), max([1, *(len(galaxy.spectra) for galaxy in galaxies)))
+    shape = (len(galaxies), max([1, *(len(galaxy.spectra) for galaxy in galaxies)]))
     wavelength = np.full((*shape, n_pixel), _PADDING_WAVELENGTH, np.float32)
     sigma = np.full((*shape, n_pixel), 1.0, np.float32)
     flux = np.zeros((*shape, n_pixel), np.float32)

@@ -18,12 +18,12 @@ class DataConfig:
 
     shards: str | None = None
     """Folder of a dataset on disk; without it galaxies are simulated, never the same one twice."""
-    survey: str = "default"
-    """Name of the simulated survey."""
     spectra: int = 2
     """Spectra (apertures) simulated per galaxy."""
     catalogue: int = 0
     """Extra galaxies per step that are only photometry (they cost little)."""
+    catalogue_weight: float = 0.3
+    """Weight of their log p(z | photometry) beside that of the block's galaxies."""
     workers: int = 1
     """Processes that simulate or read; 0 simulates in the training process."""
     hide_redshift: float = 0.0

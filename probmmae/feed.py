@@ -4,11 +4,10 @@ Block number i depends on the seed and on i alone, whatever the number of worker
 resumed at step i goes on exactly as if it had never stopped.
 """
 
-import os
 import queue
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -51,7 +50,7 @@ def feed(
     processes = [
         context.Process(
             target=_work,
-            args=(make, range(first + k, last, workers), queues[k], os.getppid()),
+            args=(make, range(first + k, last, workers), queues[k]),
             daemon=True,
         )
         for k in range(workers)
@@ -84,27 +83,17 @@ def _next(source: Any, process: Any) -> Block:
         return block
 
 
-def _work(make: Callable[[int], Block], indices: range, out: Any, _parent: int) -> None:
+def _work(make: Callable[[int], Block], indices: range, out: Any) -> None:
     torch.set_num_threads(1)
     try:
         for index in indices:
             out.put(make(index))
-        # Shared tensors live in this process: stay until the trainer has taken them.
-        out.close()
-        out.join_thread()
-        multiprocessing.current_process()
-        _wait_forever()
+        # What is in the queue lives in this process: stay until the trainer has taken it.
+        while True:
+            time.sleep(3600)
     except KeyboardInterrupt:
         return
     except Exception as error:  # the trainer must hear of it, whatever it is
         out.put(f"{type(error).__name__}: {error}")
-
-
-def _wait_forever() -> None:
-    import time
-
-    while True:
-        time.sleep(3600)
-
-
-__all__ = ["Block", "feed", "partial"]
+        out.close()
+        out.join_thread()

@@ -96,6 +96,8 @@ class Targets:
     """Images to predict: ivar > 0 where a pixel is a target."""
     cells: Int[Tensor, " cell"]
     """The patches that are decoded."""
+    decoded: Int[Tensor, " decoded"]
+    """Galaxies whose spectra are decoded: a random part of the plate, weighted up."""
     z: Float[Tensor, " galaxy"]
     z_known: Tensor
     whole: Tokens | None
@@ -215,11 +217,14 @@ class GalaxyModel(nn.Module):
                 u = u.unflatten(-1, (-1, self.config.latent))
             else:
                 u = first.mean[:, :, 0]
-            spectrum = self.spectrum(u, hidden, z, context.scale, targets.spectra)
-            pyro.sample("spectrum", spectrum.to_event(1), obs=targets.spectra.flux)
             image = self.image(context, z, targets.images, targets.cells)
             pixels = patches(targets.images.flux)[:, :, targets.cells].flatten(1)
             pyro.sample("image", image, obs=pixels)
+        part = targets.decoded
+        with pyro.plate("decoded", len(observed), subsample=part):
+            spectra = targets.spectra.take(part)
+            spectrum = self.spectrum(u[part], hidden[part], z[part], context.scale[part], spectra)
+            pyro.sample("spectrum", spectrum.to_event(1), obs=spectra.flux)
 
     def guide(
         self, context: Context, observed: Batch, targets: Targets, known: "KnownField | None" = None

@@ -35,6 +35,8 @@ class ObjectiveConfig:
     """Weight of the KL divergence."""
     cells: int = 12
     """Image patches decoded per galaxy."""
+    decoded: float = 1.0
+    """Share of the galaxies of a step whose spectra are decoded (the others count through the KL)."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,13 @@ class Elbo:
 
 
 def make_targets(
-    whole: Batch, observed: Batch, deep: Spectra | None, cells: int, generator: torch.Generator
+    whole: Batch,
+    observed: Batch,
+    deep: Spectra | None,
+    cells: int,
+    generator: torch.Generator,
+    *,
+    decoded: float = 1.0,
 ) -> Targets:
     """What the observed part of a batch is asked to predict.
 
@@ -78,11 +86,14 @@ def make_targets(
             predicted and read by the guide in place of the noisy ones.
         cells: Image patches to decode, drawn at random.
         generator: Source of randomness.
+        decoded: Share of the galaxies whose spectra are decoded.
     """
     hidden_pixel = (observed.images.ivar == 0) & (whole.images.ivar > 0)
     images = replace(whole.images, ivar=whole.images.ivar * hidden_pixel)
     every = (whole.images.flux.shape[-2] // PATCH) * (whole.images.flux.shape[-1] // PATCH)
     chosen = torch.randperm(every, generator=generator)[:cells].to(whole.z.device)
+    count = max(1, round(decoded * len(whole)))
+    part = torch.randperm(len(whole), generator=generator)[:count].sort().values.to(chosen.device)
     if deep is None:
         hidden = (observed.spectra.ivar == 0) & (whole.spectra.ivar > 0)
         spectra = replace(whole.spectra, ivar=whole.spectra.ivar * hidden)
@@ -94,6 +105,7 @@ def make_targets(
         recognised=recognised,
         images=images,
         cells=chosen,
+        decoded=part,
         z=whole.z,
         z_known=whole.z_known,
         whole=None if bool(whole.z_known.all()) else tokenize(whole),
@@ -119,9 +131,13 @@ def elbo(model: GalaxyModel, context: Context, observed: Batch, targets: Targets
         return value.to(targets.z.dtype)
 
     hidden_z = term(p, "z_hidden")
+    part = targets.decoded
+    spectrum = targets.z.new_zeros(len(observed)).index_add(
+        0, part, term(p, "spectrum") * (len(observed) / len(part))
+    )
     return Elbo(
         redshift=term(p, "z") + hidden_z,
-        spectrum=term(p, "spectrum"),
+        spectrum=spectrum,
         image=term(p, "image"),
         kl=term(q, "u") - term(p, "u") + term(q, "z_hidden"),
     )

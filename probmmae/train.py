@@ -7,7 +7,7 @@ of i, so a run that is killed resumes from its last state to the same weights, b
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,16 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from probmmae import checkpoint
-from probmmae.batch import Batch
+from probmmae.batch import Batch, Images, PhotometryTable, Spectra
 from probmmae.config import Recipe
 from probmmae.decoders import summarise
+from probmmae.encoder import Context
 from probmmae.feed import Block, feed
 from probmmae.masking import hide, observe_part
 from probmmae.model import GalaxyModel
-from probmmae.objective import Elbo, elbo, make_targets
+from probmmae.objective import elbo, make_targets
 from probmmae.sources import block_maker, reference_apertures
+from probmmae.tokens import PATCH, PIECE
 
 Watch = Callable[[int, dict[str, float]], None]
 """Called after every step with the step and its terms."""
@@ -46,34 +48,48 @@ class Step(nn.Module):
         super().__init__()
         self.model, self.recipe = model, recipe
 
-    def forward(self, block: Block, generator: torch.Generator) -> tuple[Tensor, Elbo, Tensor]:
-        """Loss, terms of the bound, and log p(z | photometry) of the catalogue galaxies."""
+    def forward(self, block: Block, generator: torch.Generator) -> dict[str, Tensor]:
+        """The loss, and the mean of every term of the bound and of the catalogue galaxies' redshifts."""
         objective = self.recipe.objective
         whole = _withhold(block.whole, self.recipe.data.hide_redshift, generator)
         observed = observe_part(whole, generator)
-        targets = make_targets(whole, observed, block.deep, objective.cells, generator)
-        context = self.model.encode(observed)
-        terms = elbo(self.model, context, observed, targets)
+        targets = make_targets(
+            whole, observed, block.deep, objective.cells, generator, decoded=objective.decoded
+        )
+        terms = elbo(self.model, self._encode(observed), observed, targets)
         loss = terms.loss(objective)
-        catalogue = loss.new_zeros(1)
+        told = {name: part.detach().mean() for name, part in vars(terms).items()}
         if block.catalogue is not None:
             photometry, z = block.catalogue
-            alone = only_photometry(whole.take(slice(0, 1)), photometry, z)
-            alone = _drop_bands(alone, generator)
-            catalogue = self.model.redshift(self.model.encode(alone)).log_prob(z)
-            share = len(z) / (len(z) + len(whole))
-            loss = loss - share * objective.redshift * catalogue.mean()
-        return loss, terms, catalogue
+            alone = _drop_bands(only_photometry(photometry, z), generator)
+            catalogue = self.model.redshift(self._encode(alone)).log_prob(z).mean()
+            loss = loss - self.recipe.data.catalogue_weight * objective.redshift * catalogue
+            told["catalogue"] = catalogue.detach()
+        return {"loss": loss, **told}
+
+    def _encode(self, batch: Batch) -> Context:
+        """The context; on a GPU the transformer runs in bfloat16, everything after it does not."""
+        device = batch.z.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            context = self.model.encode(batch)
+        return replace(context, tokens=context.tokens.float())
 
 
-def only_photometry(like: Batch, photometry: Any, z: Tensor) -> Batch:
-    """A batch that holds nothing but photometry, laid out as `like`."""
+def only_photometry(photometry: PhotometryTable, z: Tensor) -> Batch:
+    """A batch that holds nothing but photometry; the tables it does not use are as small as can be."""
     count = len(z)
-    images = like.images.map(lambda part: part.expand(count, *part.shape[1:]))
-    spectra = like.spectra.map(lambda part: part[:, :1].expand(count, 1, *part.shape[2:]))
-    batch = Batch(images, photometry, spectra, z, torch.ones_like(z, dtype=torch.bool))
-    off = torch.zeros((), dtype=torch.bool, device=z.device)
-    return hide(batch, images=off, photometry=~off, spectra=off)
+
+    def filled(value: float, *shape: int) -> Tensor:
+        return torch.full((count, *shape), value, device=z.device)
+
+    nothing = filled(0.0, 1, PATCH, PATCH)
+    images = Images(
+        nothing, nothing, filled(6000.0, 1), filled(1.0, 1), filled(0.25), filled(0.0, 2)
+    )
+    pixels = filled(0.0, 1, PIECE)
+    grid = filled(6000.0, 1, PIECE)
+    spectra = Spectra(grid, pixels, pixels, grid / 4000, filled(1.0, 1, 4))
+    return Batch(images, photometry, spectra, z, torch.ones_like(z, dtype=torch.bool))
 
 
 def _drop_bands(batch: Batch, generator: torch.Generator) -> Batch:
@@ -81,15 +97,13 @@ def _drop_bands(batch: Batch, generator: torch.Generator) -> Batch:
     keep = (torch.rand(shape, generator=generator) < 0.7) | (
         torch.rand(shape[0], 1, generator=generator) < 0.75
     )
-    on = torch.ones((), dtype=torch.bool)
-    return hide(batch, images=~on, photometry=keep.to(batch.z.device), spectra=~on)
+    off = torch.zeros((), dtype=torch.bool, device=batch.z.device)
+    return hide(batch, images=off, photometry=keep.to(off.device), spectra=off)
 
 
 def _withhold(batch: Batch, share: float, generator: torch.Generator) -> Batch:
     if share == 0:
         return batch
-    from dataclasses import replace
-
     kept = (torch.rand(len(batch), generator=generator) >= share).to(batch.z.device)
     return replace(batch, z_known=batch.z_known & kept, z=batch.z * kept)
 
@@ -108,7 +122,7 @@ def new_state(recipe: Recipe) -> State:
     with torch.random.fork_rng():
         torch.manual_seed(recipe.training.seed)
         model = GalaxyModel(recipe.model)
-    rest, scale = reference_apertures(recipe)
+    rest, scale = reference_apertures()
     model.spectrum_decoder.set_summary(
         summarise(model.templates, rest, scale, recipe.model.latent)
     )
@@ -171,7 +185,6 @@ def train(
         accelerator="auto",
         devices=training.devices,
         strategy="ddp_find_unused_parameters_true" if training.devices > 1 else "auto",
-        precision="bf16-mixed" if torch.cuda.is_available() else "32-true",
     )
     fabric.launch()
     state = _start(recipe, folder, resume)
@@ -196,9 +209,9 @@ def train(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             generator = torch.Generator().manual_seed(seed)
-            loss, terms, catalogue = wrapped(_to(block, fabric.device), generator)
+            told = wrapped(_to(block, fabric.device), generator)
             optimiser.zero_grad(set_to_none=True)
-            fabric.backward(loss)
+            fabric.backward(told["loss"])
         norms = [
             float(nn.utils.clip_grad_norm_(group["params"], training.clip, foreach=False))
             for group in optimiser.param_groups
@@ -208,16 +221,14 @@ def train(
         state.step = step + 1
         _average(state, training.ema)
         if log is not None:
-            told = terms.means() | {
-                "loss": float(loss.detach()),
-                "catalogue": float(catalogue.mean().detach()),
+            terms = {name: float(part.detach()) for name, part in told.items()} | {
                 "gradient": norms[0],
                 "waiting": waited / max(1e-9, time.monotonic() - began),
                 "rate": rate_at(step, recipe),
             }
-            log.write(json.dumps({"step": state.step, "time": time.time(), **told}) + "\n")
+            log.write(json.dumps({"step": state.step, "time": time.time(), **terms}) + "\n")
             if watch is not None:
-                watch(state.step, told)
+                watch(state.step, terms)
         if rank == 0 and (
             state.step % training.save_every == 0 or state.step == training.steps
         ):

@@ -165,10 +165,12 @@ def test_wrong_input_is_refused_with_what_was_expected(call):
         call(np.ones((2, grid.size)), grid, np.zeros(2))
 
 
+@pytest.mark.parametrize("velocity", [0.0, 170.0])
 @pytest.mark.parametrize("sigma", [45.0, 90.0, 200.0, 600.0])
 @pytest.mark.parametrize("name", ["h_alpha", "o_iii", "h_beta"])
-def test_fitted_width_is_the_width_of_the_line(name, sigma):
+def test_fitted_width_is_the_width_of_the_line(name, sigma, velocity):
     grid, z = GRIDS["logarithmic"], 0.12
+    moved = (1 + z) * (1 + velocity / LIGHT)
     lines = {
         "h_alpha": {6564.61: 50.0, 6549.86: 7.0, 6585.27: 21.0},
         "o_iii": {5008.24: 50.0, 4960.30: 17.0},
@@ -178,15 +180,21 @@ def test_fitted_width_is_the_width_of_the_line(name, sigma):
         5
         + 1e-4 * grid
         + sum(
-            line_spectrum(grid, centre=rest * (1 + z), sigma=sigma, flux=total)
+            line_spectrum(grid, centre=rest * moved, sigma=sigma, flux=total)
             for rest, total in lines.items()
         )
     )
     fit = fit_line(flux[None], grid, z=np.array([z]), line=name)
-    assert float(fit.sigma[0]) == pytest.approx(sigma, rel=5e-3)
-    assert float(fit.flux[0]) == pytest.approx(50.0, rel=1e-2)
+    # At 600 km/s H-alpha and [N II] are one hump, whose width and velocity trade places.
+    blended = name == "h_alpha" and sigma == 600.0
+    assert float(fit.sigma[0]) == pytest.approx(sigma, rel=0.02 if blended else 0.005)
+    assert float(fit.velocity[0]) == pytest.approx(velocity, abs=20.0 if blended else 1.0)
+    flux_tolerance = 0.05 if blended else 0.01
+    assert float(fit.flux[0]) == pytest.approx(50.0, rel=flux_tolerance)
     height = 5 + 1e-4 * next(iter(lines)) * (1 + z)
-    assert float(fit.equivalent_width[0]) == pytest.approx(50.0 / height / (1 + z), rel=1e-2)
+    assert float(fit.equivalent_width[0]) == pytest.approx(
+        50.0 / height / (1 + z), rel=flux_tolerance
+    )
 
 
 def test_a_flat_spectrum_has_no_width():
@@ -195,12 +203,36 @@ def test_a_flat_spectrum_has_no_width():
     assert torch.isnan(fit_line(np.ones((1, short.size)), short, z=np.zeros(1)).sigma).all()
 
 
+def test_a_few_missing_pixels_under_broad_bands_are_forgiven():
+    grid = GRIDS["linear"]
+    flux = 5.0 + 0.001 * (grid - 6000)
+    whole = spectrum_features(flux[None], grid, z=np.array([0.1]))
+    spoilt, valid = flux.copy(), np.ones((1, grid.size), dtype=bool)
+    for bad in (4300.0, 4450.0, 5200.0, 7100.0):
+        hidden = np.abs(grid - bad) < 2
+        spoilt[hidden], valid[0, hidden] = np.nan, False
+    measured = spectrum_features(spoilt[None], grid, z=np.array([0.1]), valid=valid)
+    for name, value in whole.items():
+        assert torch.allclose(value, getattr(measured, name), atol=0.01), name
+
+
+def test_an_unmasked_nan_spoils_what_uses_it_and_nothing_else():
+    grid = GRIDS["linear"]
+    flux = np.ones((2, 1, grid.size))
+    flux[1, 0, np.argmin(np.abs(grid - 6564.6 * 1.1))] = np.nan
+    measured = spectrum_features(flux, grid, z=np.array([0.1]))
+    assert torch.isfinite(measured.h_alpha[:, 0]).tolist() == [True, False]
+    for name in ("h_beta", "o_iii", "o_ii", "d4000", "g_minus_r"):
+        assert torch.isfinite(getattr(measured, name)).all(), name
+
+
 @pytest.mark.slow
-def test_thousand_draws_a_second_are_measured():
+def test_ten_thousand_spectra_a_second_are_measured():
     import time
 
     grid = np.tile(GRIDS["logarithmic"], (64, 1))
     flux = torch.ones(200, 64, grid.shape[1])
     start = time.perf_counter()
     spectrum_features(flux, grid, z=np.linspace(0.05, 0.3, 64))
-    assert 200 * 64 / (time.perf_counter() - start) > 1000
+    # One core did 60,000 to 100,000; a sixth leaves room for a busy machine.
+    assert 200 * 64 / (time.perf_counter() - start) > 10_000

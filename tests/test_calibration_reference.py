@@ -11,7 +11,7 @@ from probmmae.calibration.reference import (
     marginal_draws,
     neighbour_draws,
 )
-from probmmae.calibration.scores import crps_draws
+from probmmae.calibration.scores import crps_draws, crps_gaussian_mixture, ratio_of_means
 
 SLOPES = np.array([1.0, -0.5, 2.0])
 NOISE = np.array([0.5, 0.3, 1.0])
@@ -32,6 +32,11 @@ def exact(flux, ivar):
     return (flux * ivar * SLOPES).sum(axis=1) / precision, precision**-0.5
 
 
+def gaussian_crps(mean, sigma, truth):
+    one = np.ones((truth.size, 1))
+    return crps_gaussian_mixture(one, mean[:, None], sigma[:, None], truth)
+
+
 def test_importance_weighting_gives_the_exact_posterior():
     bank, prior, flux, ivar, truth = linear_gaussian(60, seed=1)
     ivar[:20, 0] = 0.0
@@ -47,14 +52,22 @@ def test_importance_weighting_gives_the_exact_posterior():
         density = stats.norm.pdf(expected, mean, sigma)
         spread = np.sqrt(level * (1 - level)) / density / np.sqrt(result.effective_size)
         assert np.all(np.abs(quantile - expected) < 5 * spread), level
-    reached = (truth - mean) / sigma
-    crps = sigma * (
-        reached * (2 * stats.norm.cdf(reached) - 1)
-        + 2 * stats.norm.pdf(reached)
-        - 1 / np.sqrt(np.pi)
-    )
+    crps = gaussian_crps(mean, sigma, truth)
     np.testing.assert_allclose(result.crps, crps, atol=0.02)
-    np.testing.assert_allclose(result.pit, stats.norm.cdf(reached), atol=0.03)
+    np.testing.assert_allclose(result.pit, stats.norm.cdf(truth, mean, sigma), atol=0.03)
+
+
+def test_crps_of_a_small_bank_is_not_inflated():
+    # Effective sizes near 100: the plain estimate would be about 1 % too high.
+    ours, exactly = [], []
+    for seed in range(60):
+        bank, prior, flux, ivar, truth = linear_gaussian(60, seed=100 + seed, bank=300)
+        result = importance_posterior(bank, prior, flux, ivar, truth=truth)
+        usable = result.usable(30.0)
+        ours.append(result.crps[usable])
+        exactly.append(gaussian_crps(*exact(flux, ivar), truth)[usable])
+    ratio = ratio_of_means("CRPS", np.concatenate(ours), np.concatenate(exactly))
+    assert ratio.value == pytest.approx(1.0, abs=5e-3)
 
 
 def test_a_floor_of_the_noise_enters_width_and_normalisation():

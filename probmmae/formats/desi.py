@@ -1,8 +1,8 @@
-"""DESI coadded and single-exposure spectra: `coadd-*.fits`, `spectra-*.fits` and their `redrock-*.fits`.
+"""DESI spectra, coadded or by exposure: `coadd-*.fits`, `spectra-*.fits`, with `redrock-*.fits`.
 
-The flux in these files is the total of a *point source* at the fibre's place; what the fibre caught
-is PSF_TO_FIBER_SPECFLUX times that, and it is what is read here, so that it compares with FIBERFLUX
-and with surface brightness times aperture (within 4 % of FIBERFLUX_R for the galaxy tested).
+The flux in these files is the total of a *point source* at the fibre's place; what the fibre
+caught is PSF_TO_FIBER_SPECFLUX times that, and is what is read here, so that it compares with
+FIBERFLUX and with surface brightness times aperture (4 % above FIBERFLUX_R for the galaxy tested).
 
 The resolution matrix acts on a model already averaged over the pixels, as redrock applies it: the
 second moment of its columns is the line-spread function without the pixel. ZWARN = 0 is good.
@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from astropy import units as u
@@ -58,7 +58,7 @@ def read(
     path: Path,
     *,
     redshifts: Path | None = None,
-    arms: Literal["combined", "separate"] = "combined",
+    arms: str = "combined",
     fibre_flux: bool = True,
     bad_fibres: bool = False,
     trust_warned_redshift: bool = False,
@@ -68,13 +68,14 @@ def read(
     Args:
         path: the file.
         redshifts: redrock's table; None looks for it beside the file and inside it.
-        arms: one spectrum on the common 0.8 Angstrom grid, overlaps averaged by ivar, or one an arm.
+        arms: `combined`, one spectrum on the common 0.8 Angstrom grid, overlaps averaged by
+            ivar; or `separate`, one an arm.
         fibre_flux: scale to what the fibre caught. False keeps the numbers of the file.
         bad_fibres: keep spectra whose fibre status is not 0.
         trust_warned_redshift: keep redrock's redshift where ZWARN is not 0.
 
     Yields:
-        Galaxies with spectra, Legacy Survey photometry, redshift and class. Sky fibres are left out.
+        Galaxies with spectra, Legacy Survey photometry, redshift and class; no sky fibres.
 
     Raises:
         ValueError: a damaged file, a missing HDU or column, or another value of `arms`.
@@ -88,15 +89,19 @@ def read(
         kind = fibermap.data["OBJTYPE"] if "objtype" in names_of(fibermap) else None
         there = names_of(fibermap)
         status = next(
-            (column(fibermap, n) for n in ["COADD_FIBERSTATUS", "FIBERSTATUS"] if n.lower() in there),
+            (
+                column(fibermap, n)
+                for n in ["COADD_FIBERSTATUS", "FIBERSTATUS"]
+                if n.lower() in there
+            ),
             np.zeros(len(targets), int),
         )
         is_target = np.ones(len(targets), bool) if kind is None else np.asarray(kind) == "TGT"
         kept = is_target & (bad_fibres | (status == 0))
         if is_target.sum() > kept.sum():
             warnings.warn(
-                f"{is_target.sum() - kept.sum()} of {is_target.sum()} spectra in {path.name} have a "
-                "fibre status other than 0 and are left out; bad_fibres=True keeps them.",
+                f"{is_target.sum() - kept.sum()} of {is_target.sum()} spectra in {path.name} have "
+                "a fibre status other than 0 and are left out; bad_fibres=True keeps them.",
                 stacklevel=2,
             )
         for target in dict.fromkeys(targets[kept].tolist()):
@@ -108,7 +113,7 @@ def read(
                 spectra=[
                     spectrum
                     for row in rows
-                    for spectrum in _spectra(opened, int(row), arms, fibre_flux)
+                    for spectrum in _spectra(opened, int(row), arms=arms, fibre_flux=fibre_flux)
                 ],
                 redshift=table.get(int(target)),
                 trust_warned=trust_warned_redshift,
@@ -153,11 +158,9 @@ def combine(arms: list[_Arm]) -> _Arm:
     return _Arm(first + _STEP * index, flux, ivar, sigma)
 
 
-def _spectra(opened: fits.HDUList, row: int, arms: str, fibre_flux: bool) -> Iterator[Spectrum]:
+def _spectra(opened: fits.HDUList, row: int, *, arms: str, fibre_flux: bool) -> Iterator[Spectrum]:
     names = {each.name.upper() for each in opened}
-    read_arms = {
-        arm: _arm(opened, arm, row) for arm in [*_ARMS, "BRZ"] if f"{arm}_FLUX" in names
-    }
+    read_arms = {arm: _arm(opened, arm, row) for arm in [*_ARMS, "BRZ"] if f"{arm}_FLUX" in names}
     about = hdu(opened, "FIBERMAP").data[row]
     columns = {name.upper(): about[name] for name in about.array.names}
     fraction = _first(columns, "MEAN_PSF_TO_FIBER_SPECFLUX", "PSF_TO_FIBER_SPECFLUX")

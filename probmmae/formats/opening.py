@@ -4,6 +4,7 @@
 names the file; `hdu` and `column` find the parts of it, in whatever case they are written.
 """
 
+import gzip
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
@@ -19,12 +20,14 @@ _FITS_ENDINGS = (".fits", ".fit", ".fits.gz", ".fit.gz", ".fits.fz", ".fts")
 
 
 def checked_path(path: Any) -> Path:
-    """The path of an existing, non-empty file.
+    """The path of an existing, non-empty file; whole, where it is compressed.
+
+    A compressed FITS file that is cut off looks to its reader like one with fewer HDUs.
 
     Raises:
         FileNotFoundError: nothing is there.
         IsADirectoryError: it is a folder.
-        ValueError: it is empty.
+        ValueError: it is empty, or compressed and cut off.
     """
     path = Path(path)
     if path.is_dir():
@@ -33,9 +36,23 @@ def checked_path(path: Any) -> Path:
             "with probmmae.dataset.Dataset."
         )
     if not path.exists():
-        raise FileNotFoundError(f"Expected a file; got {path}, which is not there. Check the path.")
+        raise FileNotFoundError(
+            f"Expected a file; got {path}, which is not there. Check the path."
+        )
     if path.stat().st_size == 0:
-        raise ValueError(f"Expected a file with content; got {path}, which is empty. Fetch it anew.")
+        raise ValueError(
+            f"Expected a file with content; got {path}, which is empty. Fetch it anew."
+        )
+    if path.suffix == ".gz":
+        try:
+            with gzip.open(path) as stream:
+                while stream.read(1 << 22):
+                    pass
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(
+                f"Expected a whole compressed file; got {path}, which is damaged or cut off "
+                f"({error}). Fetch it anew."
+            ) from error
     return path
 
 
@@ -52,13 +69,16 @@ def fits_file(path: Path) -> Iterator[fits.HDUList]:
         ValueError: the file, or what is read of it within the context, is damaged or cut off.
     """
     try:
-        with warnings.catch_warnings():
-            # Headers of real surveys break the standard in harmless ways; a short file does not.
-            warnings.simplefilter("ignore", AstropyWarning)
-            warnings.filterwarnings("error", ".*truncated.*", AstropyWarning)
+        # Headers of real surveys break the standard in harmless ways; a short file does not.
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", AstropyWarning)
             opened = fits.open(path, lazy_load_hdus=False)
-    except (OSError, EOFError, zlib.error, AstropyWarning, TypeError, ValueError) as error:
+    except (OSError, EOFError, zlib.error, TypeError, ValueError) as error:
         raise _damaged(path, error) from error
+    short = [str(each.message) for each in caught if "truncated" in str(each.message)]
+    if short:
+        opened.close()
+        raise _damaged(path, short[0])
     try:
         yield opened
     except (OSError, EOFError, zlib.error, TypeError) as error:
@@ -68,7 +88,7 @@ def fits_file(path: Path) -> Iterator[fits.HDUList]:
         opened.close()
 
 
-def _damaged(path: Path, error: Exception) -> ValueError:
+def _damaged(path: Path, error: object) -> ValueError:
     return ValueError(
         f"Expected a whole FITS file; got {path}, which is damaged or cut off ({error}). "
         "Fetch it anew."

@@ -4,7 +4,7 @@ The header's RA and DEC are the plate's centre: the object's position is PLUG_RA
 `wdisp` is in pixels of 1e-4 in log10(wavelength). Since Data Release 6 the flux scale is that of
 the PSF magnitudes of stars, so that a *point source* has its total flux: synthetic r fluxes of 15
 BOSS stars are 0.97 of their PSF fluxes (median), and twice what a 2 arcsec aperture in 2 arcsec
-seeing holds. What the fibre caught is fainter by its loss of a point source, and is what `read` gives.
+seeing holds. What the fibre caught is fainter by its loss of a point source: `read` gives that.
 
 References:
     Adelman-McCarthy et al. 2008, The Sixth Data Release of the SDSS, section 3.1,
@@ -21,7 +21,8 @@ import numpy as np
 from astropy import units as u
 
 from probmmae.formats.opening import column, fits_file, is_fits, names_of
-from probmmae.galaxy import FWHM_PER_SIGMA, Aperture, Galaxy, Photometry, Scalar, Spectrum
+from probmmae.galaxy import Aperture, Galaxy, Photometry, Scalar, Spectrum
+from probmmae.measurements import FWHM_PER_SIGMA
 
 DESCRIPTION = "SDSS/BOSS/SDSS-V spectrum (spec-*.fits)"
 
@@ -73,7 +74,7 @@ def read(
         row = opened[2] if len(opened) > 2 else None
         about = {} if row is None else {name: row.data[0][name] for name in row.columns.names}
     about = {name.upper(): value for name, value in about.items()}
-    scalars, labels = _pipeline(about, trust_warned_redshift)
+    scalars, labels = _pipeline(about, trust_warned=trust_warned_redshift)
     ra, dec = _position(about, header)
     aperture = _aperture(about, header)
     fraction = point_source_fraction(aperture) if fibre_flux else 1.0
@@ -140,7 +141,7 @@ def _aperture(about: dict[str, Any], header: Any) -> Aperture:
 
 
 def _pipeline(
-    about: dict[str, Any], trust_warned: bool
+    about: dict[str, Any], *, trust_warned: bool
 ) -> tuple[dict[str, Scalar], dict[str, str]]:
     """Redshift and velocity dispersion with errors, class; nothing that the pipeline warns of."""
     scalars: dict[str, Scalar] = {}
@@ -162,7 +163,7 @@ def _pipeline(
 
 
 def _photometry(about: dict[str, Any]) -> tuple[Photometry, ...]:
-    """Total fluxes of the imaging survey, ugriz; SPECTROFLUX is the spectrum itself and no news."""
+    """Total fluxes of the imaging survey; SPECTROFLUX is the spectrum itself and no news."""
     if "CMODELFLUX" not in about:
         return ()
     fluxes, ivars = np.asarray(about["CMODELFLUX"]), np.asarray(about["CMODELFLUX_IVAR"])

@@ -1,0 +1,101 @@
+"""Held-out simulated galaxies, and what is shown of them: shared by the parts of the main job.
+
+Training draws from seed 1; a galaxy's identity is (seed, block, row), so other seeds are other galaxies:
+2 tunes and gives residuals of the baselines, 3 is kept for recalibration, 4 is reported.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from probmmae.batch import Batch
+from probmmae.instrument import observe
+from probmmae.masking import Task, hide, observe_part
+from probmmae.model import GalaxyModel
+from probmmae.redshift import RedshiftDensity
+from probmmae.simulator import simulate
+from probmmae.simulator.survey import Truth
+from probmmae.templates import load_templates
+
+TRAIN_SEED, TUNE_SEED, RECALIBRATE_SEED, REPORT_SEED = 1, 2, 3, 4
+GRID = 3650.0 * torch.exp(torch.arange(4600, dtype=torch.float32) * 2.302585e-4)
+"""Wavelengths on which spectra are compared: SDSS-like, 3650-10500 Angstrom."""
+RESOLUTION = 2000.0
+GRID = GRID[GRID < 10350.0]
+CHUNK = 64
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Galaxies with their truth."""
+
+    batch: Batch
+    truth: Truth
+
+    def chunks(self, size: int = CHUNK) -> Iterator["Sample"]:
+        """Pieces of `size` galaxies."""
+        for start in range(0, len(self.batch), size):
+            part = slice(start, start + size)
+            yield Sample(self.batch.take(part), self.truth.take(part))
+
+
+def sample(galaxies: int, seed: int) -> Sample:
+    """Simulated galaxies of a seed."""
+    return Sample(*simulate(galaxies, seed))
+
+
+def shown(batch: Batch, what: str) -> Batch:
+    """The batch with only images, photometry, spectrum (the first), or pieces (a quarter of it)."""
+    on, off = torch.ones((), dtype=torch.bool), torch.zeros((), dtype=torch.bool)
+    if what == "pieces":
+        generator = torch.Generator().manual_seed(5)
+        task = Task("masked spectrum", 1.0, "none", "none", "random")
+        observed = observe_part(batch, generator, (task,))
+        first = torch.zeros(1, batch.spectra.flux.shape[1], 1, dtype=torch.bool)
+        first[:, 0] = True
+        return hide(observed, images=off, photometry=off, spectra=first)
+    first = torch.zeros(1, batch.spectra.flux.shape[1], 1, dtype=torch.bool)
+    first[:, 0] = what == "spectrum"
+    return hide(
+        batch,
+        images=on if what == "image" else off,
+        photometry=on if what == "photometry" else off,
+        spectra=first,
+    )
+
+
+@torch.no_grad()
+def densities(network: GalaxyModel, sample: Sample, what: str) -> RedshiftDensity:
+    """p(z | what is shown) of every galaxy."""
+    parts = [network.redshift(network.encode(shown(one.batch, what))) for one in sample.chunks()]
+    return RedshiftDensity(
+        torch.cat([part.logits for part in parts]),
+        torch.cat([part.loc for part in parts]),
+        torch.cat([part.scale for part in parts]),
+    )
+
+
+@torch.no_grad()
+def on_grid(density: RedshiftDensity, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Density and CDF of every galaxy on a redshift grid, shape (galaxy, grid)."""
+    at = torch.as_tensor(grid, dtype=torch.float32)[:, None]
+    return density.log_prob(at).exp().T.numpy(), density.cdf(at).T.numpy()
+
+
+def true_spectra(sample: Sample, slot: int = 0) -> np.ndarray:
+    """Noise-free spectra through aperture `slot` on `GRID`, shape (galaxy, pixel)."""
+    rest = sample.truth.rest.map(lambda part: part[:, slot])
+    count = len(sample.batch)
+    wavelength = GRID.expand(count, -1).contiguous()
+    sigma = wavelength / RESOLUTION / 2.3548
+    return observe(load_templates(), rest, sample.truth.z, wavelength, sigma).numpy()
+
+
+def aperture_snr(sample: Sample, slot: int = 0) -> np.ndarray:
+    """Median S/N per pixel of the simulated spectrum of aperture `slot`."""
+    ivar = sample.batch.spectra.ivar[:, slot]
+    signal = sample.truth.spectrum_flux[:, slot] * ivar.sqrt()
+    signal = torch.where(ivar > 0, signal, torch.full_like(signal, float("nan")))
+    return signal.nanmedian(1).values.numpy()

@@ -1,0 +1,330 @@
+"""The command line: each verb reads, calls one function of the package, and says what it did.
+
+Answers go to stdout and files, progress and errors to stderr. Bad input is one line and exit code
+2.
+"""
+
+import sys
+import tomllib
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+if TYPE_CHECKING:
+    from probmmae.galaxy import Galaxy
+
+app = typer.Typer(
+    help="Posterior spectra and calibrated redshifts of galaxies from whatever was observed.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Files = Annotated[
+    list[Path],
+    typer.Argument(help="Files, or folders that hold a dataset. Several cutouts are one galaxy."),
+]
+Reading = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--read", metavar="NAME=VALUE", help="Option of the file format, such as survey=sdss."
+    ),
+]
+Checkpoint = Annotated[
+    Path | None, typer.Option(help="Folder of a trained model; without it the shipped one.")
+]
+
+
+@app.command()
+def info(
+    files: Files,
+    read: Reading = None,
+    most: Annotated[int, typer.Option("--most", help="Galaxies to describe.", min=1)] = 3,
+) -> None:
+    """Say what files hold: format, galaxies, measurements and units."""
+    with _one_line_errors():
+        from probmmae.formats import FORMATS, recognise
+
+        galaxies = _galaxies(files, read)
+        for path in files:
+            kind = "dataset (Parquet shards)" if path.is_dir() else None
+            typer.echo(f"{path}: {kind or FORMATS[recognise(path)].DESCRIPTION}")
+        count = 0
+        for count, galaxy in enumerate(galaxies, start=1):
+            if count <= most:
+                typer.echo(galaxy.describe())
+        typer.echo(f"galaxies: {count}" + (f", {most} of them described" if count > most else ""))
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Option(help="Folder for the dataset.")],
+    n: Annotated[int, typer.Option("--n", help="Number of galaxies.", min=1)] = 20_000,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same galaxies.")] = 0,
+    spectra: Annotated[int, typer.Option(help="Apertures per galaxy.", min=1)] = 2,
+    workers: Annotated[int, typer.Option(help="Processes that simulate.", min=0)] = 2,
+) -> None:
+    """Simulate galaxies into a dataset on disk: images, photometry, spectra, redshifts."""
+    with _one_line_errors(), _progress() as bar:
+        from probmmae.dataset import write_shards
+        from probmmae.simulated import simulated_galaxies
+
+        made = simulated_galaxies(n, seed, spectra=spectra, workers=workers)
+        dataset = write_shards(bar.track(made, total=n, description="simulating"), out)
+    typer.echo(
+        f"{len(dataset)} galaxies of seed {seed} in {out}: grizy images and photometry "
+        f"(nanomaggies), {spectra} spectra each (1e-17 erg/s/cm2/Angstrom), redshifts."
+    )
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="TOML file, or the name of a shipped recipe.")],
+    out: Annotated[Path, typer.Option(help="Folder for checkpoint and metrics.")],
+    resume: Annotated[bool, typer.Option(help="Go on where a run in this folder stopped.")] = True,
+) -> None:
+    """Train a model by a recipe; a run that was stopped goes on from its last state."""
+    with _one_line_errors(), _progress("{task.fields[terms]}") as bar:
+        from probmmae.config import read_recipe
+        from probmmae.events import event_writer
+        from probmmae.train import train as fit
+
+        shipped = Path(__file__).parent / "recipes" / f"{recipe.name}.toml"
+        chosen = read_recipe(shipped if shipped.is_file() and not recipe.exists() else recipe)
+        out.mkdir(parents=True, exist_ok=True)
+        task = bar.add_task("training", total=chosen.training.steps, terms="")
+        with event_writer(out) as record:
+
+            def watch(step: int, terms: dict[str, float]) -> None:
+                record(step, terms)
+                said = "  ".join(f"{name} {value:.3g}" for name, value in terms.items())
+                bar.update(task, completed=step, terms=said)
+
+            fit(chosen, out, resume=resume, watch=watch)
+    typer.echo(f"Trained for {chosen.training.steps} steps; the model is in {out}.")
+
+
+@app.command()
+def photoz(
+    files: Files,
+    output: Annotated[Path, typer.Option("-o", "--output", help="qp ensemble (HDF5) to write.")],
+    read: Reading = None,
+    checkpoint: Checkpoint = None,
+    z_max: Annotated[float, typer.Option(help="Upper end of the redshift grid.")] = 1.6,
+    z_step: Annotated[float, typer.Option(help="Step of the redshift grid.")] = 0.002,
+    batch: Annotated[int, typer.Option(help="Galaxies in memory.", min=1)] = 64,
+) -> None:
+    """Redshift densities p(z | everything but the redshift) of many galaxies, as a qp ensemble."""
+    with _one_line_errors(), _progress() as bar:
+        from probmmae.inference.catalog import photoz as run
+
+        model, galaxies = _model(checkpoint), _galaxies(files, read)
+        task = bar.add_task("redshifts", total=_total(files))
+        used = run(
+            model, galaxies, output, z_max=z_max, z_step=z_step, batch_size=batch,
+            watch=lambda done: bar.update(task, completed=done),
+        )  # fmt: skip
+    typer.echo(used.describe())
+    typer.echo(
+        f"{output}: p(z) per unit redshift on 0 to {z_max:g} in steps of {z_step:g}; "
+        "ancil: id, z_true, quantiles (dimensionless)."
+    )
+
+
+@app.command()
+def spectrum(
+    files: Files,
+    output: Annotated[Path, typer.Option("-o", "--output", help="ArviZ netCDF to write.")],
+    at: Annotated[
+        list[str] | None,
+        typer.Option(help="Offset east,north of the aperture, arcsec; may be repeated."),
+    ] = None,
+    diameter: Annotated[float, typer.Option(help="Of the aperture, arcsec.")] = 1.5,
+    seeing: Annotated[float, typer.Option(help="FWHM in front of it, arcsec.")] = 1.0,
+    wavelength: Annotated[
+        str, typer.Option(metavar="FIRST:LAST:STEP", help="Observed, vacuum, Angstrom.")
+    ] = "3600:9800:1.5",
+    resolution: Annotated[float, typer.Option(help="R = wavelength / FWHM.")] = 2000.0,
+    draws: Annotated[int, typer.Option(help="Draws per galaxy.", min=1)] = 100,
+    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+    use_redshift: Annotated[
+        bool, typer.Option(help="Take a redshift that the file holds as known.")
+    ] = True,
+    read: Reading = None,
+    checkpoint: Checkpoint = None,
+    plot: Annotated[
+        bool, typer.Option(help="Draw the first galaxies into a PNG beside it.")
+    ] = True,
+) -> None:
+    """Posterior spectra through apertures anywhere on the galaxies, as ArviZ netCDF."""
+    with _one_line_errors(), _progress() as bar:
+        from astropy import units as u
+
+        from probmmae.galaxy import Aperture
+        from probmmae.inference.catalog import spectra
+
+        apertures = [
+            Aperture.in_batch_units(*_numbers(one, ",", 2, "--at EAST,NORTH"), diameter=diameter,
+                                    seeing=seeing)
+            for one in at or ["0,0"]
+        ]  # fmt: skip
+        model, galaxies = _model(checkpoint), _galaxies(files, read)
+        task = bar.add_task("spectra", total=_total(files))
+        used, kept = spectra(
+            model, galaxies, output, wavelength=_grid(wavelength) * u.AA, apertures=apertures,
+            resolution=resolution, draws=draws, seed=seed, use_redshift=use_redshift, keep=6,
+            watch=lambda done: bar.update(task, completed=done),
+        )  # fmt: skip
+        if plot:
+            from probmmae.inference.figures import save, spectra_figure
+
+            picture = output.with_suffix(".png")
+            save(spectra_figure(kept), picture)
+    typer.echo(used.describe())
+    typer.echo(
+        f"{output}: {draws} draws of the flux density, 1e-17 erg/s/cm2/Angstrom, at observed "
+        f"vacuum wavelengths in Angstrom, R = {resolution:g}, through {diameter:g} arcsec."
+    )
+    if plot:
+        typer.echo(f"{picture}: the first {len(kept)}.")
+
+
+@app.command()
+def demo(
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Your own files, if you like.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the figures.")] = Path("demo"),
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with real galaxies; what is not there is left out.")
+    ] = None,
+    checkpoint: Checkpoint = None,
+    seed: Annotated[int, typer.Option(help="Seed of the simulated galaxies.")] = 7,
+) -> None:
+    """Posterior spectra and redshift intervals of simulated and real galaxies, as pictures."""
+    with _one_line_errors():
+        from probmmae.demo import run
+
+        run(_model(checkpoint), out, files=files or [], data=data, seed=seed, console=Console())
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """What the user can mend is said in one line, and so is what a reader had to assume."""
+
+    def note(message: Warning | str, *_: Any, **__: Any) -> None:
+        typer.echo(f"note: {message}", err=True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("default", category=UserWarning, module="probmmae")
+        warnings.showwarning = note
+        try:
+            yield
+        except (ValueError, TypeError, OSError) as error:
+            typer.echo("probmmae: " + " ".join(str(error).split()), err=True)
+            raise typer.Exit(2) from error
+
+
+def _progress(*columns: str) -> Progress:
+    return Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TimeElapsedColumn(), TimeRemainingColumn(), *columns,
+        console=Console(stderr=True), transient=not sys.stderr.isatty(),
+    )  # fmt: skip
+
+
+def _model(checkpoint: Path | None) -> Any:
+    from probmmae.inference.posterior import load
+
+    return load(checkpoint)
+
+
+def _galaxies(files: list[Path], read: list[str] | None) -> "Iterable[Galaxy]":
+    """A stream of what datasets and files hold, in the order given."""
+    from probmmae.dataset import Dataset
+    from probmmae.formats import stream
+
+    options = dict(_option(one) for one in read or [])
+    folders = [Dataset(path) for path in files if path.is_dir()]
+    plain = [path for path in files if not path.is_dir()]
+
+    def every() -> "Iterator[Galaxy]":
+        for folder in folders:
+            yield from folder
+        if plain:
+            yield from stream(plain, **options)
+
+    return every()
+
+
+def _total(files: list[Path]) -> int | None:
+    """How many galaxies there are, where that can be known without reading them."""
+    from probmmae.dataset import Dataset
+
+    if not all(path.is_dir() for path in files):
+        return None
+    return sum(len(Dataset(path)) for path in files)
+
+
+def _option(text: str) -> tuple[str, Any]:
+    """NAME=VALUE: a number, a word, a list with commas, or the tables of a TOML file."""
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise ValueError(f"Expected --read NAME=VALUE; got {text!r}. Such as --read survey=sdss.")
+    if value.endswith(".toml"):
+        return name, tomllib.loads(Path(value).read_text())
+    parts = [_value(part) for part in value.split(",")]
+    return name, parts if len(parts) > 1 else parts[0]
+
+
+def _value(text: str) -> Any:
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _numbers(text: str, separator: str, count: int, what: str) -> list[float]:
+    parts = text.split(separator)
+    try:
+        numbers = [float(part) for part in parts]
+    except ValueError:
+        numbers = []
+    if len(numbers) != count:
+        raise ValueError(f"Expected {what}, {count} numbers; got {text!r}. Correct the option.")
+    return numbers
+
+
+def _grid(text: str) -> Any:
+    import numpy as np
+
+    first, last, step = _numbers(text, ":", 3, "--wavelength FIRST:LAST:STEP in Angstrom")
+    if not (0 < first < last and 0 < step < last - first):
+        raise ValueError(
+            "Expected --wavelength FIRST:LAST:STEP in Angstrom, increasing; "
+            f"got {text!r}. Such as 3600:9800:1.5."
+        )
+    return np.arange(first, last + 0.5 * step, step)
+
+
+if __name__ == "__main__":
+    app()
