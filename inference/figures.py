@@ -1,5 +1,4 @@
-"""Pictures of posteriors: drawn spectra with what was measured, p(z) with its interval, the
-images.
+"""Pictures of posteriors: drawn spectra with what was measured, p(z), the images.
 
 Each `draw_*` function puts one thing on given axes; `gallery` lays galaxies out, one a row: the
 image, p(z), the spectrum. Figures are matplotlib's object API, without pyplot or any global state.
@@ -16,8 +15,9 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Circle
 
-from probmmae.galaxy import Galaxy, Spectrum
+from probmmae.galaxy import Aperture, Galaxy, Spectrum
 from probmmae.inference.draws import SpectrumDraws
 from probmmae.inference.growing import whole_file
 from probmmae.inference.posterior import Posterior
@@ -68,7 +68,7 @@ def gallery(rows: Sequence[Row], *, title: str | None = None) -> Figure:
     figure = Figure(figsize=(11.0, 2.15 * len(rows) + 0.7), layout="constrained", dpi=130)
     axes = figure.subplots(len(rows), 3, squeeze=False, width_ratios=[1.0, 1.25, 4.2])
     for (image, redshift, spectrum), row in zip(axes, rows, strict=True):
-        draw_images(image, row.posterior.galaxy)
+        draw_images(image, row.posterior.galaxy, aperture=row.draws.aperture)
         draw_redshift(redshift, row.posterior.redshift, truth=row.z_true)
         draw_spectrum(
             spectrum, row.draws, truth=row.truth, measured=row.measured, hidden=row.hidden
@@ -200,14 +200,15 @@ def draw_redshift(axes: Axes, redshift: RedshiftPosterior, *, truth: float | Non
     axes.set_title(f"90 %: {low:.4g} to {high:.4g}", fontsize=8)
 
 
-def draw_images(axes: Axes, galaxy: Galaxy) -> None:
-    """The images as one colour picture, red to blue by wavelength; north up, east left."""
+def draw_images(axes: Axes, galaxy: Galaxy, *, aperture: Aperture | None = None) -> None:
+    """The images as one colour picture, north up, east left, with the aperture as a circle."""
     axes.set_xticks([])
     axes.set_yticks([])
     if not galaxy.images:
         for side in axes.spines.values():
             side.set_visible(False)
-        text = "spectrum only" if galaxy.spectra else "photometry only"
+        held = {"photometry": galaxy.photometry, "spectrum": galaxy.spectra}
+        text = "\n".join(name for name, values in held.items() if values) + "\nonly"
         axes.text(0.5, 0.5, text, ha="center", va="center", fontsize=8, transform=axes.transAxes)
         return
     first = galaxy.images[0]
@@ -216,10 +217,14 @@ def draw_images(axes: Axes, galaxy: Galaxy) -> None:
     picture = colour([image.flux for image in ordered])
     height, width = first.flux.shape
     half_x, half_y = (0.5 * length * first.pixel_scale for length in (width, height))
-    extent = (-half_x, half_x, -half_y, half_y)
+    dx, dy = first.centre
+    extent = (dx - half_x, dx + half_x, dy - half_y, dy + half_y)
     axes.imshow(picture, origin="lower", extent=extent, interpolation="nearest")
     # x grows towards east in the data; on the sky, as astronomers draw it, east is left.
-    axes.set_xlim(half_x, -half_x)
+    axes.set_xlim(dx + half_x, dx - half_x)
+    if aperture is not None:
+        place = (aperture.dx, aperture.dy)
+        axes.add_patch(Circle(place, aperture.diameter / 2, fill=False, ec="white", lw=0.8))
     names = ", ".join(image.band for image in reversed(ordered))
     axes.set_xlabel(f"{names}\n{2 * half_x:.1f} arcsec", fontsize=6)
 

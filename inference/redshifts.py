@@ -96,7 +96,7 @@ class RedshiftPosterior:
         heavy = density.log_weight > -9.0
         loc, scale = (part[heavy].numpy()[:, None] for part in (density.loc, density.scale))
         followed = np.expm1(np.clip(loc + scale * np.linspace(-6.0, 6.0, 49), 0.0, None))
-        coarse = default_grid(float(self.quantiles(_TOP)))
+        coarse = default_grid(float(self.quantiles([_TOP])[0]))
         # Interpolation needs distinct points, and components coincide.
         return np.unique(np.round(np.concatenate([coarse, followed.ravel()]), 8))
 

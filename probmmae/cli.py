@@ -71,6 +71,21 @@ def info(
 
 
 @app.command()
+def convert(
+    files: Files,
+    out: Annotated[Path, typer.Option(help="Folder for the dataset.")],
+    read: Reading = None,
+) -> None:
+    """Turn files into a dataset on disk that training streams from."""
+    with _one_line_errors(), _progress() as bar:
+        from probmmae.dataset import write_shards
+
+        read_in = bar.track(_galaxies(files, read), total=_total(files), description="reading")
+        dataset = write_shards(read_in, out)
+    typer.echo(f"{len(dataset)} galaxies in {out}.")
+
+
+@app.command()
 def simulate(
     out: Annotated[Path, typer.Option(help="Folder for the dataset.")],
     n: Annotated[int, typer.Option("--n", help="Number of galaxies.", min=1)] = 20_000,
@@ -93,6 +108,7 @@ def simulate(
 
 @app.command()
 def train(
+    *,
     recipe: Annotated[Path, typer.Argument(help="TOML file, or the name of a shipped recipe.")],
     out: Annotated[Path, typer.Option(help="Folder for checkpoint and metrics.")],
     resume: Annotated[bool, typer.Option(help="Go on where a run in this folder stopped.")] = True,
@@ -147,6 +163,7 @@ def photoz(
 
 @app.command()
 def spectrum(
+    *,
     files: Files,
     output: Annotated[Path, typer.Option("-o", "--output", help="ArviZ netCDF to write.")],
     at: Annotated[

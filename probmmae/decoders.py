@@ -87,10 +87,16 @@ def summarise(
     numbers = to_physical(templates, rest, scale).double()
     basis, line = templates.continuum.shape[0], templates.line_wavelength.shape[0]
     mean, deviation = numbers.mean(0), numbers.std(0).clamp(min=1e-4)
-    # Continuum weights keep their relative sizes (they are flux); every other number counts once.
-    shape = slice(1, 1 + basis)
-    deviation[shape] = (numbers[:, shape].var(0).sum() / 8).sqrt()
-    deviation[1 + basis : 1 + basis + line] *= math.sqrt(line / 10)
+    # Weights of curves count by the flux they move, lines by the root of the flux they carry, and each
+    # of the three motions, which few spectra resolve, a quarter of what the level counts.
+    moved = templates.continuum.double().square().mean(1).sqrt() * deviation[1 : 1 + basis]
+    carried = rest.lines.double().mean(0).clamp(min=0)
+    carried = (carried / carried.max()).sqrt().clamp(min=0.1)
+    count = torch.ones_like(deviation)
+    count[1 : 1 + basis] = moved * math.sqrt(8) / moved.square().sum().sqrt()
+    count[1 + basis : 1 + basis + line] = carried * math.sqrt(8) / carried.square().sum().sqrt()
+    count[-3:] = 0.5
+    deviation = deviation / count
     standard = (numbers - mean) / deviation
     _, size, axes = torch.linalg.svd(standard, full_matrices=False)
     root = size[:latent] / math.sqrt(len(numbers))

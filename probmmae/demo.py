@@ -110,10 +110,11 @@ def simulated(model: Model, seed: int, count: int = 5) -> list[Shown]:
 
 
 def _spread(batch: Batch, count: int) -> list[int]:
-    """Rows of the brighter half, spread over redshift."""
-    total = batch.photometry.flux[:, 2]
-    bright = (total > total.median()).nonzero()[:, 0]
-    order = bright[batch.z[bright].argsort()]
+    """Rows with images of the better half, spread over redshift."""
+    flux, ivar = batch.images.flux[:, 2], batch.images.ivar[:, 2]
+    signal = (flux.clamp(min=0) ** 2 * ivar).sum((1, 2))
+    clear = (signal > signal.median()).nonzero()[:, 0]
+    order = clear[batch.z[clear].argsort()]
     chosen = np.linspace(0, len(order) - 1, count).round()
     return [int(order[int(index)]) for index in chosen]
 

@@ -1,5 +1,6 @@
-"""Training terms for TensorBoard, where it is installed; `metrics.jsonl` is written in any
-case.
+"""Training terms for TensorBoard, where it is installed.
+
+`metrics.jsonl` is written in any case.
 """
 
 from collections.abc import Callable, Iterator

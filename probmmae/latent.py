@@ -180,17 +180,21 @@ class Recognition(nn.Module):
         result: Tensor = self.layers(rest_bins(spectra, z, scale))
         return result
 
-    def forward(self, spectra: Spectra, z: Tensor, scale: Tensor) -> PseudoMeasurement:
-        """The factor of each spectrum; nothing where a spectrum has no pixel."""
-        hidden = self.features(spectra, z, scale)
+    def factor(self, bins: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and lower-triangular root of the precision that rest-frame bins (last axis) give."""
+        hidden = self.layers(bins)
         flat = self.root(hidden)
         root = flat.new_zeros(*flat.shape[:-1], self.latent, self.latent)
         rows, columns = self.get_buffer("_rows")
         root[..., rows, columns] = flat
         diagonal = torch.exp(root.diagonal(dim1=-2, dim2=-1).clamp(-8, 8) + 1.0)
-        root = root.tril(-1) + torch.diag_embed(diagonal)
+        return self.mean(hidden), root.tril(-1) + torch.diag_embed(diagonal)
+
+    def forward(self, spectra: Spectra, z: Tensor, scale: Tensor) -> PseudoMeasurement:
+        """The factor of each spectrum; nothing where a spectrum has no pixel."""
+        mean, root = self.factor(rest_bins(spectra, z, scale))
         present = (spectra.ivar > 0).any(-1)
-        return PseudoMeasurement(self.mean(hidden), root * present[..., None, None])
+        return PseudoMeasurement(mean, root * present[..., None, None])
 
 
 class LatentPrior(nn.Module):

@@ -14,11 +14,9 @@ from probmmae.config import Recipe
 from probmmae.dataset import Dataset
 from probmmae.feed import Block
 from probmmae.galaxy import Galaxy
-from probmmae.instrument import RestSpectrum
 from probmmae.simulator.population import draw_population, population_photometry
-from probmmae.simulator.stream import block_generator, simulate, simulate_block
+from probmmae.simulator.stream import block_generator, simulate_block
 from probmmae.simulator.survey import SurveySettings, noisy_photometry
-from probmmae.tokens import galaxy_scale
 
 _CATALOGUE_STREAM = 1 << 40
 """Block numbers of the catalogue galaxies start here, far from those of the scenes."""
@@ -86,11 +84,3 @@ def block_maker(recipe: Recipe, rank: int = 0, world: int = 1) -> Callable[[int]
     if data.shards is not None:
         return Stored(Path(data.shards), training.seed, training.batch, rank, world)
     return Simulated(training.seed, training.batch, data.spectra, data.catalogue, rank, world)
-
-
-def reference_apertures(galaxies: int = 1024) -> tuple[RestSpectrum, Tensor]:
-    """Simulated apertures (rows) and their galaxies' scales, on which a new decoder is placed."""
-    batch, truth = simulate(galaxies, seed=0)
-    rest = truth.rest.map(lambda part: part.flatten(0, 1))
-    spectra = truth.rest.velocity.shape[1]
-    return rest, galaxy_scale(batch).repeat_interleave(spectra)

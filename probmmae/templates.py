@@ -1,11 +1,11 @@
 """The rest-frame spectra that everything is made of: from `data/templates.npz` to tensors.
 
-A galaxy's continuum is a weighted sum of a few dozen curves and its lines are a list of fluxes. The same
-file holds the nodes from which the simulator builds populations: the weights of single stellar
-populations, with dust, and of the gas around the young ones.
+A galaxy's continuum is a weighted sum of a few dozen curves and its lines are a list of fluxes.
+The same file holds the nodes from which the simulator builds populations: the weights of single
+stellar populations, with dust, and of the gas around the young ones.
 
-Axes: basis, wave (rest-frame grid), line, metallicity, age, av (dust), u (ionisation), young (ages that
-ionise gas).
+Axes: basis, wave (rest-frame grid), line, metallicity, age, av (dust), u (ionisation), young (ages
+that ionise gas).
 """
 
 from dataclasses import dataclass, fields, replace

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from probmmae import checkpoint
 from probmmae.batch import Batch, Images, PhotometryTable, Spectra
 from probmmae.config import Recipe
-from probmmae.decoders import summarise
 from probmmae.encoder import Context
 from probmmae.feed import Block, feed
 from probmmae.masking import hide, observe_part
 from probmmae.model import GalaxyModel
 from probmmae.objective import elbo, make_targets
-from probmmae.sources import block_maker, reference_apertures
+from probmmae.sources import block_maker
+from probmmae.start import new_model
 from probmmae.tokens import PATCH, PIECE
 
 Watch = Callable[[int, dict[str, float]], None]
@@ -118,14 +118,8 @@ def rate_at(step: int, recipe: Recipe) -> float:
 
 
 def new_state(recipe: Recipe) -> State:
-    """An untrained model, its decoder placed on the principal axes of reference apertures."""
-    with torch.random.fork_rng():
-        torch.manual_seed(recipe.training.seed)
-        model = GalaxyModel(recipe.model)
-    rest, scale = reference_apertures()
-    model.spectrum_decoder.set_summary(
-        summarise(model.templates, rest, scale, recipe.model.latent)
-    )
+    """An untrained model (`start.new_model`) and its optimiser."""
+    model = new_model(recipe)
     return State(model, _copy(model), _optimiser(model, recipe), 0)
 
 
@@ -198,7 +192,7 @@ def train(
     maker = block_maker(recipe, rank, world)
     waited, began = 0.0, time.monotonic()
     blocks = feed(maker, state.step, training.steps, recipe.data.workers)
-    log = (folder / "metrics.jsonl").open("a") if rank == 0 else None
+    log = (folder / "metrics.jsonl").open("a", buffering=1) if rank == 0 else None
     for step in range(state.step, training.steps):
         asked = time.monotonic()
         block = next(blocks)

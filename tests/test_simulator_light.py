@@ -100,7 +100,9 @@ def test_effective_wavelengths_are_those_of_the_band_table():
     theirs = [EFFECTIVE_WAVELENGTH[f"hsc-{name[-1]}"] for name in HSC]
     # The table has the survey's newer r2 and i2 filters: i differs by 44 Angstrom.
     np.testing.assert_allclose(ours.numpy(), theirs, rtol=6e-3)
-    np.testing.assert_allclose(ours.numpy()[[0, 1, 3, 4]], np.array(theirs)[[0, 1, 3, 4]], rtol=1e-4)
+    np.testing.assert_allclose(
+        ours.numpy()[[0, 1, 3, 4]], np.array(theirs)[[0, 1, 3, 4]], rtol=1e-4
+    )
 
 
 def test_lines_keep_their_flux_in_an_observed_spectrum(population):
@@ -126,7 +128,9 @@ def test_velocity_moves_lines():
         rest.continuum, rest.lines, torch.tensor([300.0]), rest.sigma_star, rest.sigma_gas
     )
     wavelength = torch.arange(7000.0, 7500.0, 0.8)[None]
-    flux = observe(TEMPLATES, moved, torch.tensor([0.1]), wavelength, torch.full_like(wavelength, 0.7))
+    flux = observe(
+        TEMPLATES, moved, torch.tensor([0.1]), wavelength, torch.full_like(wavelength, 0.7)
+    )
     middle = float((flux * wavelength).sum() / flux.sum())
     expected = 6564.61 * 1.1 * (1 + 300 / SPEED_OF_LIGHT)
     assert abs(middle - expected) < 0.1

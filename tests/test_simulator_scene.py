@@ -55,13 +55,15 @@ def mixture_image(pairs, scale, pixel, size):
 def test_profiles_are_those_of_galsim_behind_seeing(profile, pairs):
     pixel, size, seeing = 0.3, 41, 0.9
     psf = galsim.Moffat(beta=3.5, fwhm=seeing)
-    real = galsim.Convolve(profile.withFlux(1.0), psf).drawImage(nx=size, ny=size, scale=pixel).array
+    real = (
+        galsim.Convolve(profile.withFlux(1.0), psf).drawImage(nx=size, ny=size, scale=pixel).array
+    )
     total = sum(a for _, a in pairs)
     both = [
         (float(np.hypot(w, v * seeing)), a * b / total) for w, a in pairs for v, b in profiles.PSF
     ]
     ours = mixture_image(both, 1.0, pixel, size)
-    assert np.abs(ours - real).max() < 0.01 * real.max()
+    assert np.abs(ours - real).max() < 0.012 * real.max()
     assert abs(ours.sum() - real.sum()) < 0.01
 
 
@@ -69,7 +71,7 @@ def test_seeing_is_a_moffat():
     # A point source: peak, and light inside one FWHM.
     real = galsim.Moffat(beta=3.5, fwhm=0.8).drawImage(nx=41, ny=41, scale=0.2).array
     ours = mixture_image(profiles.PSF, 0.8, 0.2, 41)
-    assert np.abs(ours - real).max() < 0.02 * real.max()
+    assert np.abs(ours - real).max() < 0.015 * real.max()
 
 
 def test_an_image_holds_the_total():
@@ -124,14 +126,19 @@ def test_a_wide_fibre_takes_everything():
     assert bool(torch.isfinite(wide.continuum).all())
     narrow = collect(scene, torch.tensor([[[0.0, 0.0, 1.5, 0.9]]]).expand(8, 1, 4))
     level = TEMPLATES.continuum.mean(1)
-    assert bool((narrow.continuum @ level < population.continuum.sum(1, keepdim=True) @ level).all())
+    assert bool(
+        (narrow.continuum @ level < population.continuum.sum(1, keepdim=True) @ level).all()
+    )
 
 
 def test_rotation_is_odd_and_vanishes_face_on():
     _, scene = make(50, 6)
     x, y = torch.randn(2, 50, 20)
     torch.testing.assert_close(rotation(scene, x, y), -rotation(scene, -x, -y))
-    cos_a, sin_a = torch.cos(scene.position_angle)[:, None], torch.sin(scene.position_angle)[:, None]
+    cos_a, sin_a = (
+        torch.cos(scene.position_angle)[:, None],
+        torch.sin(scene.position_angle)[:, None],
+    )
     along = torch.linspace(0.1, 5, 20)
     minor = rotation(scene, -sin_a * along, cos_a * along)
     assert float(minor.abs().max()) < 1e-2
@@ -147,7 +154,9 @@ def test_off_centre_fibres_see_rotation_and_centres_broaden():
     offset = 1.2 * population.r_eff
     place = torch.stack([torch.cos(angle) * offset, torch.sin(angle) * offset], -1)
     conditions = torch.tensor([1.5, 1.0]).expand(400, 2)
-    aperture = torch.stack([torch.cat([place, conditions], 1), torch.cat([-place, conditions], 1)], 1)
+    aperture = torch.stack(
+        [torch.cat([place, conditions], 1), torch.cat([-place, conditions], 1)], 1
+    )
     rest = collect(scene, aperture)
     fraction = (rest.velocity / scene.v_max[:, None])[disk]
     assert 0.4 < float(fraction[:, 0].median()) < 1.0

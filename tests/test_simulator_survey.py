@@ -1,4 +1,4 @@
-"""What surveys record: the contract of `Batch`, reproducibility, and noise that is what ivar says."""
+"""What surveys record: the contract of `Batch`, reproducibility, noise that ivar describes."""
 
 import itertools
 from dataclasses import fields
@@ -75,8 +75,8 @@ def test_processes_change_nothing():
 
 
 def test_deep_noise_is_what_ivar_says(simulated):
-    # Independent Gaussian pixels: the sum of squares is within 4 of its standard deviations, which a
-    # right simulator fails for one seed in 16,000.
+    # Independent Gaussian pixels: the sum of squares is within 4 of its standard deviations, which
+    # a right simulator fails for one seed in 16,000.
     _, truth = simulated
     good = truth.deep.ivar > 0
     pull = ((truth.deep.flux - truth.spectrum_flux) * truth.deep.ivar.sqrt())[good].double()
@@ -110,7 +110,7 @@ def test_deep_spectra_are_deep(simulated):
 
 
 def test_spectra_are_useful(simulated):
-    batch, truth = simulated
+    _, truth = simulated
     noise_free = truth.spectrum_flux * truth.deep.ivar.sqrt() / DEEP
     level = noise_free[..., 800:3600].median(-1).values
     assert 3 < float(level.median()) < 15

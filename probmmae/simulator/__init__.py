@@ -1,4 +1,4 @@
-"""The simulator: populations -> scene -> rendering -> survey, from random numbers to `Batch` and `Truth`.
+"""The simulator: populations -> scene -> rendering -> survey, to `Batch` and `Truth`.
 
 Nothing is downloaded and no galaxy is ever drawn twice: a seed and a block number fix each one.
 """

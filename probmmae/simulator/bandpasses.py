@@ -1,4 +1,4 @@
-"""Filter curves as matrices: from continuum weights and line fluxes to nanomaggies at any redshift.
+"""Filter curves as matrices: from continuum weights and line fluxes to nanomaggies at any z.
 
 For one redshift the AB flux of a galaxy in a band is linear in its `RestSpectrum`, so a table over
 redshift replaces every rendering of a spectrum.
@@ -85,10 +85,10 @@ def load_bandpasses(names: tuple[str, ...] = HSC) -> Bandpasses:
 
 def _continuum(
     templates: Templates,
-    nodes: np.ndarray,  # type: ignore[type-arg]
-    wavelength: np.ndarray,  # type: ignore[type-arg]
-    weight: np.ndarray,  # type: ignore[type-arg]
-) -> np.ndarray:  # type: ignore[type-arg]
+    nodes: np.ndarray,
+    wavelength: np.ndarray,
+    weight: np.ndarray,
+) -> np.ndarray:
     """Weighted sums of every curve under one filter, shape (node, basis)."""
     curves = templates.continuum.double().numpy().T
     start = float(templates.wavelength[0])

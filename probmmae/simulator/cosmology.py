@@ -1,4 +1,4 @@
-"""Distances and ages in a flat universe with H0 = 70 km/s/Mpc and 30 % matter: from z to Mpc and years."""
+"""Distances and ages for H0 = 70 km/s/Mpc and 30 % matter, flat: from z to Mpc and years."""
 
 from functools import lru_cache
 

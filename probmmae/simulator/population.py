@@ -1,17 +1,19 @@
 """Galaxies as random numbers: from a seed to redshift, mass, history, light, structure and motion.
 
-A galaxy is the sum of seven parts, each one stellar population with its own dust and gas: a bulge, four
-zones of a disk from the centre outwards, and two families of star-forming clumps.
+A galaxy is the sum of seven parts, each one stellar population with its own dust and gas: a bulge,
+four zones of a disk from the centre outwards, and two families of star-forming clumps.
 
 The redshift distribution is that of a survey limited at r about 20.5: p(z) is proportional to
 z^1.5 exp(-(z / 0.26)^1.6) on 0.01-0.65, with one galaxy in eight uniform in z. Masses follow a
 Schechter function above the mass that such a survey sees at that redshift.
 
-Axes: galaxy, part (bulge, 4 zones, 2 clump families), smooth (bulge and zones), age, basis, line, band.
+Axes: galaxy, part (bulge, 4 zones, 2 clump families), smooth (bulge and zones), age, basis, line,
+band.
 
 References:
-    Schechter 1976; Shen et al. 2003 (MNRAS 343, 978; sizes); Tremonti et al. 2004 (ApJ 613, 898; metals);
-    Speagle et al. 2014 (ApJS 214, 15; star formation); Tully & Fisher 1977; Faber & Jackson 1976.
+    Schechter 1976; Shen et al. 2003 (MNRAS 343, 978; sizes); Tremonti et al. 2004 (ApJ 613, 898;
+    metals); Speagle et al. 2014 (ApJS 214, 15; star formation); Tully & Fisher 1977; Faber &
+    Jackson 1976.
 """
 
 import math

@@ -1,8 +1,8 @@
-"""Light profiles as mixtures of round Gaussians, so that seeing and pixels cost nothing but a variance.
+"""Light profiles as mixtures of Gaussians, so that seeing and pixels cost but a variance.
 
-The weights below are what `fit_mixture` finds (non-negative least squares, more weight to where more
-light is); `python -m probmmae.simulator.profiles` prints them. A mixture is a list of (width, weight):
-widths in scale lengths (disk), half-light radii (bulge) or FWHM (point-spread function).
+The weights below are what `fit_mixture` finds (non-negative least squares, more weight to where
+more light is); `python -m probmmae.simulator.profiles` prints them. A mixture is a list of (width,
+weight): widths in scale lengths (disk), half-light radii (bulge) or FWHM (point-spread function).
 
 References:
     Hogg & Lang 2013 (PASP 125, 719, arXiv:1210.6563), who introduced mixtures for galaxy profiles.
@@ -24,7 +24,7 @@ _LADDER = (0.02, 0.042, 0.08818, 0.18517, 0.38883, 0.81647, 1.71443, 3.6)
 DISK: Mixture = ((0.263, 0.02158), (0.702, 0.13688), (1.273, 0.45373), (2.343, 0.38781))
 #: Moffat profile with beta = 3.5: widths in FWHM.
 PSF: Mixture = ((0.394, 0.5704), (0.779, 0.4296))
-#: Sersic profiles of index 1, 2, 3, 4 on one ladder of widths (half-light radii), out to about 8 radii.
+#: Sersic profiles of index 1 to 4 on one ladder of widths (half-light radii), out to 8 radii.
 BULGE_WIDTHS = _LADDER
 BULGE: tuple[tuple[float, ...], ...] = (
     (3e-05, 0.00019, 0.00184, 0.01763, 0.12883, 0.60097, 0.25051, 0.0),
@@ -50,7 +50,7 @@ def fit_mixture(
     radius = np.geomspace(inner, outer, 400)
     shapes = np.exp(-0.5 * (radius[:, None] / widths) ** 2) / (2 * np.pi * widths**2)
     light = profile(radius)
-    # Equal weight to equal steps of ln(radius) times the light inside a step, softened by its root.
+    # Equal weight to equal steps of ln(radius) times the light in a step, softened by its root.
     weight = radius / np.sqrt(light * radius**2 + 1e-3 * (light * radius**2).max())
     amplitudes, _ = nnls(shapes * weight[:, None], light * weight)
     amplitudes = amplitudes / amplitudes.sum()
@@ -72,7 +72,9 @@ def moffat(beta: float) -> Callable[[Array], Array]:
 
 def fitted() -> tuple[Mixture, Mixture, tuple[tuple[float, ...], ...]]:
     """The constants `DISK`, `PSF` and `BULGE`, computed."""
-    disk = fit_mixture(lambda radius: np.exp(-radius), np.array(_DISK_WIDTHS), inner=0.02, outer=7.0)
+    disk = fit_mixture(
+        lambda radius: np.exp(-radius), np.array(_DISK_WIDTHS), inner=0.02, outer=7.0
+    )
     psf = fit_mixture(moffat(3.5), np.array(_PSF_WIDTHS), inner=0.01, outer=3.0)
     bulges = tuple(
         tuple(

@@ -1,7 +1,7 @@
 """What telescopes would see without noise: from a `Scene` to images, apertures and cubes.
 
-The point-spread function is a Moffat profile as a mixture of round Gaussians (`profiles.PSF`), so a
-blob stays a sum of Gaussians. A pixel adds the variance of a square to an image; an aperture is
+The point-spread function is a Moffat profile as a mixture of round Gaussians (`profiles.PSF`), so
+a blob stays a sum of Gaussians. A pixel adds the variance of a square to an image; an aperture is
 integrated by quadrature, at whose points the rotation of the disk is evaluated too.
 
 Axes: galaxy, part, blob, band, y, x, spectrum (aperture), point (of the quadrature), basis, line.

@@ -1,7 +1,8 @@
 """Galaxies on the sky: from a `Population` to a sum of Gaussian blobs that shine and move.
 
-Every part of the population owns blobs: the bulge a ladder of concentric ones (a Sersic profile), each
-zone of the disk one (together an exponential), each clump family several, on spiral arms or scattered.
+Every part of the population owns blobs: the bulge a ladder of concentric ones (a Sersic profile),
+each zone of the disk one (together an exponential), each clump family several, on spiral arms or
+scattered.
 
 Sky axes are x (east) and y (north), arcsec, from the galaxy's centre.
 
@@ -152,7 +153,7 @@ def _bulge(population: Population) -> tuple[Tensor, Tensor]:
 def _clumps(
     population: Population, thin: Tensor, generator: Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Positions, covariances and shares of the clumps: spirals in half the galaxies, else anywhere."""
+    """Positions, covariances, shares of the clumps: spirals in half the galaxies."""
     n = len(population)
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Three multi-object spectrographs: wavelength grids, line-spread functions, throughput and night sky.
+"""Three spectrographs: wavelength grids, line-spread functions, throughput and night sky.
 
 All grids are padded to one length, so that a batch may mix instruments. The night sky is a smooth
 continuum that grows to the red under a fixed list of airglow lines.

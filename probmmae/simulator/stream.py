@@ -1,7 +1,7 @@
 """Galaxies without end: from a seed to blocks of `Batch` and `Truth`, in one process or several.
 
-A block depends on the seed and its own number alone, never on the number of processes. The blocks of a
-stream are numbered from 0; `simulate` is their beginning.
+A block depends on the seed and its own number alone, never on the number of processes. The blocks
+of a stream are numbered from 0; `simulate` is their beginning.
 """
 
 import multiprocessing
@@ -50,9 +50,7 @@ def simulate_block(
     return observe_galaxies(population, scene, generator, settings)
 
 
-def simulate(
-    n: int, seed: int, *, settings: SurveySettings | None = None
-) -> tuple[Batch, Truth]:
+def simulate(n: int, seed: int, *, settings: SurveySettings | None = None) -> tuple[Batch, Truth]:
     """Simulate `n` galaxies and what is true of them.
 
     Args:
@@ -69,9 +67,7 @@ def simulate(
         torch.Size([2, 5, 48, 48])
     """
     if n < 1 or seed < 0:
-        raise ValueError(
-            f"Expected n >= 1 and seed >= 0; got n = {n}, seed = {seed}. Change the one that is not."
-        )
+        raise ValueError(f"Expected n >= 1 and seed >= 0; got n = {n}, seed = {seed}. Change it.")
     blocks = [
         simulate_block(seed, block, settings=settings) for block in range((n + BLOCK - 1) // BLOCK)
     ]
@@ -164,7 +160,8 @@ def _pack(table: Any) -> Any:
     if isinstance(table, tuple):
         return tuple(_pack(part) for part in table)
     if isinstance(table, _Rows):
-        contents = {field.name: _pack(getattr(table, field.name)) for field in fields(table)}  # type: ignore[arg-type]
+        names = [field.name for field in fields(table)]  # type: ignore[arg-type]
+        contents = {name: _pack(getattr(table, name)) for name in names}
         return (type(table).__name__, type(table), contents)
     return table.contiguous().numpy() if isinstance(table, Tensor) else table
 
@@ -183,5 +180,8 @@ def _join(rows: list[Any]) -> Any:
     if isinstance(first, Tensor):
         return torch.cat(rows)
     return type(first)(
-        **{field.name: _join([getattr(row, field.name) for row in rows]) for field in fields(first)}
+        **{
+            field.name: _join([getattr(row, field.name) for row in rows])
+            for field in fields(first)
+        }
     )

@@ -2,8 +2,8 @@
 
 Every galaxy has its own telescope: pixel scale, seeing, depth, spectrographs, exposure times and
 apertures are drawn for each, so that a model trained on the batches learns to read the conditions.
-Reported inverse variances are estimated from the noisy data, as a pipeline would, so that they tell
-nothing of the truth that the data do not.
+Reported inverse variances are estimated from the noisy data, as a pipeline would, so that they
+tell nothing of the truth that the data do not.
 
 Axes: galaxy, band, y, x, spectrum, pixel.
 """
@@ -139,13 +139,15 @@ def observe_galaxies(
     return batch, truth
 
 
-def _log_uniform(bounds: tuple[float, float], shape: tuple[int, ...], generator: Generator) -> Tensor:
+def _log_uniform(
+    bounds: tuple[float, float], shape: tuple[int, ...], generator: Generator
+) -> Tensor:
     low, high = math.log(bounds[0]), math.log(bounds[1])
     return torch.exp(low + (high - low) * torch.rand(shape, generator=generator))
 
 
 def _conditions(n: int, generator: Generator, settings: SurveySettings) -> tuple[Tensor, Tensor]:
-    """FWHM of the seeing (arcsec) and the flux of a 5 sigma point source (nanomaggies), by band."""
+    """FWHM of the seeing (arcsec), flux of a 5 sigma point source (nanomaggies), by band."""
     bands = len(settings.bands)
     common = _log_uniform(settings.psf_fwhm, (n, 1), generator)
     seeing = common * torch.exp(0.08 * torch.randn(n, bands, generator=generator))
@@ -189,8 +191,8 @@ def noisy_photometry(
 ) -> PhotometryTable:
     """Catalogue fluxes: sky noise of a drawn depth and a calibration floor.
 
-    The reported variance is sky^2 + (PHOTOMETRY_FLOOR x measured flux)^2, so that the sky's part, and
-    with it the exact likelihood of any true flux, can be had back from it.
+    The reported variance is sky^2 + (PHOTOMETRY_FLOOR x measured flux)^2, so that the sky's part,
+    and with it the exact likelihood of any true flux, can be had back from it.
     """
     _, depth = _conditions(len(total), generator, settings)
     # An extended galaxy collects twice the noise of a point source.
@@ -203,7 +205,7 @@ def noisy_photometry(
 
 
 def _apertures(population: Population, generator: Generator, settings: SurveySettings) -> Tensor:
-    """dx, dy, diameter, seeing (arcsec): scattered over the galaxy, shape (galaxy, spectrum, 4)."""
+    """dx, dy, diameter, seeing (arcsec) scattered over the galaxy: (galaxy, spectrum, 4)."""
     shape = (len(population), settings.n_spectra)
 
     def uniform() -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from probmmae.templates import Templates
 
-#: Flux relative to H-alpha in old populations, and decimal logarithm of the change to a Seyfert nucleus.
+#: Flux relative to H-alpha in old populations; decimal logarithm of the change to a Seyfert.
 _RATIO: dict[str, tuple[float, float]] = {
     "[OII]3727": (0.75, -0.3), "[OII]3730": (0.95, -0.3), "[NeIII]3870": (0.10, 0.45),
     "[NeIII]3969": (0.03, 0.45), "H-epsilon": (0.055, 0.0), "[SII]4070": (0.04, 0.0),
@@ -40,7 +40,7 @@ def _pattern(templates: Templates) -> tuple[Tensor, Tensor]:
 
 @lru_cache(maxsize=2)
 def species(templates: Templates) -> Tensor:
-    """Which lines vary together: 0 hydrogen and helium, 1 N+, 2 O0 and O+, 3 O++ and Ne++, 4 S, Ar."""
+    """Which lines vary together: 0 H and He, 1 N+, 2 O0 and O+, 3 O++ and Ne++, 4 S, Ar."""
     groups = []
     for name in templates.line_name:
         if name.startswith("[N") and not name.startswith("[Ne"):

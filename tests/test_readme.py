@@ -1,0 +1,92 @@
+"""The README is true: its example runs, its paths and commands exist, its table is the results'."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from tiny_model import tiny_checkpoint
+
+from probmmae import checkpoint
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+sys.path.append(str(ROOT / "benchmarks"))
+
+from readme_table import RESULTS, filled, table  # noqa: E402
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+
+
+def test_the_example_runs(tmp_path, monkeypatch, capsys) -> None:
+    if not checkpoint.SHIPPED.is_dir():  # not trained yet: any weights show that the calls exist
+        monkeypatch.setattr(checkpoint, "SHIPPED", tiny_checkpoint(tmp_path / "shipped"))
+    monkeypatch.chdir(tmp_path)
+    (example,) = blocks("python")
+    assert 15 <= len([line for line in example.splitlines() if line.strip()]) <= 25
+    exec(compile(example, "README.md", "exec"), {})
+    said = capsys.readouterr().out
+    assert "image hsc-g" in said
+    assert "90 %:" in said
+    for name in ("photoz.hdf5", "north.fits", "posterior.nc"):
+        assert (tmp_path / name).stat().st_size > 0
+
+
+def test_every_path_is_there() -> None:
+    (tree,) = blocks("")
+    folder = ROOT
+    named = []
+    for line in tree.splitlines():
+        names = re.match(r"( *)((?:[\w.]+/? )+)", line)
+        assert names is not None, line
+        if not names[1]:
+            folder = ROOT / names[2].split()[0]
+        parent = folder if names[1] else ROOT
+        named += [parent / name for name in names[2].split() if re.search(r"[/.]", name)]
+        named += [parent / name for name in re.findall(r"\b\w+\.py\b", line[names.end() :])]
+    assert len(named) > 25
+    assert [path for path in named if not path.exists()] == []
+    linked = re.findall(r"\]\(((?!http)[^)]+)\)", README) + re.findall(r"`(\w+/[\w./]+)`", README)
+    assert [path for path in linked if "main_job" not in path and not (ROOT / path).exists()] == []
+
+
+def test_every_command_is_there() -> None:
+    from typer.main import get_command
+
+    from probmmae.cli import app
+
+    verbs = set(re.findall(r"probmmae ([a-z]+) ?", " ".join(re.findall(r"`([^`]+)`", README))))
+    assert verbs == set(get_command(app).commands)
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^    make (\w+)", README, flags=re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)
+
+
+def test_the_table_is_that_of_the_results() -> None:
+    if not RESULTS.is_file():
+        assert "Not measured yet" in README
+    else:
+        assert filled(README, table(json.loads(RESULTS.read_text()))) == README
+
+
+def test_the_table_says_what_was_missed() -> None:
+    one = {"name": "image to redshift: CRPS", "value": 0.01234, "interval": [0.012, 0.0127],
+           "n": 2048, "goal": None, "met": None}  # fmt: skip
+    missed = {**one, "name": "a | b", "value": 0.86, "goal": "0.88 to 0.92", "met": False}
+    third = {**missed, "name": "H-alpha coverage of 90% intervals, S/N third 1", "met": True}
+    left = {**one, "name": "something without a goal"}
+    null = {**missed, "name": "no number", "value": None, "interval": None, "n": None}
+    said = table(
+        {"command": "make bench", "commit": "0123456789abcdef", "figures": [one, missed, third,
+                                                                            left, null]}
+    )  # fmt: skip
+    assert "| image to redshift: CRPS | 0.0123 | 0.012 to 0.0127 | 2,048 |  |  |" in said
+    assert "| a \\| b | 0.86 | 0.012 to 0.0127 | 2,048 | 0.88 to 0.92 | **no** |" in said
+    assert "goals met | 1 of 1 | | | all | yes |" in said
+    assert "without a goal" not in said
+    assert "| no number | not measurable |  |  | 0.88 to 0.92 | **no** |" in said
+    with pytest.raises(ValueError, match="once each"):
+        filled("nothing to fill", said)
