@@ -2,8 +2,8 @@
 
     python benchmarks/readme_table.py
 
-Shown are the figures that have a goal and the headline scores; what was measured in groups (thirds of
-signal-to-noise and of colour) is counted in one row. Everything else stays in the results file.
+Shown are the figures that have a goal and the headline scores; what was measured in groups (thirds
+of signal-to-noise and of colour) is counted in one row. The rest stays in the results file.
 """
 
 import json
@@ -18,7 +18,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "main_job.json"
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
 
 _GROUPED = re.compile(r"(S/N|g-r) ")
-_HEADLINE = re.compile(r"( to redshift: (CRPS|sigma_NMAD|outlier fraction)|^latent: .*)")
+_HEADLINE = re.compile(r" to redshift: (CRPS|sigma_NMAD|outlier fraction)$|^latent: ")
 
 
 def table(results: dict[str, Any]) -> str:
@@ -27,9 +27,7 @@ def table(results: dict[str, Any]) -> str:
     single = [one for one in figures if not _GROUPED.search(one["name"])]
     grouped = [one for one in figures if _GROUPED.search(one["name"]) and one["goal"]]
     lines = ["| measured | value | 95 % interval | n | goal | met |", "|---|---|---|---|---|---|"]
-    lines += [
-        _line(one) for one in single if one["goal"] or _HEADLINE.fullmatch(one["name"])
-    ]
+    lines += [_line(one) for one in single if one["goal"] or _HEADLINE.search(one["name"])]
     if grouped:
         met = sum(bool(one["met"]) for one in grouped)
         lines.append(

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, overload
 import astropy.units as u
 import numpy as np
 import torch
-from jaxtyping import Float
 
 from probmmae.bands import effective_wavelength
 from probmmae.batch import Batch
@@ -25,6 +24,7 @@ from probmmae.encoder import Context
 from probmmae.galaxy import FWHM_PER_SIGMA, Aperture, BandImage, Galaxy
 from probmmae.inference.amortized import Draws, draw, spectra_at
 from probmmae.inference.draws import FLUX_UNIT, ImageDraws, SpectrumDraws
+from probmmae.inference.grids import resolving_power, wavelength_grid
 from probmmae.inference.redshifts import RedshiftPosterior, ensemble
 from probmmae.instrument import covered
 from probmmae.model import GalaxyModel
@@ -95,8 +95,8 @@ class Posterior:
             ValueError: `wavelength` is not positive and increasing, `resolution` not positive or
                 not of its shape, or more draws are asked for than there are.
         """
-        grid = _grid(wavelength)
-        power = _power(resolution, grid)
+        grid = wavelength_grid(wavelength)
+        power = resolving_power(resolution, grid)
         count = self._count(draws)
         if aperture is None:
             aperture = Aperture()
@@ -221,43 +221,6 @@ WAVELENGTH_ATTRIBUTES = {"units": "Angstrom", "long_name": "observed vacuum wave
 FLUX_ATTRIBUTES = {"units": "1e-17 erg/s/cm2/Angstrom", "long_name": "noise-free flux density"}
 
 
-def _grid(wavelength: Any) -> Float[np.ndarray, " wavelength"]:
-    if not isinstance(wavelength, u.Quantity):
-        raise TypeError(
-            f"Expected wavelengths as a Quantity; got a bare {type(wavelength).__name__}. "
-            "Multiply by the unit: np.arange(3800, 9200) * u.AA."
-        )
-    if not wavelength.unit.is_equivalent(u.AA):
-        raise u.UnitConversionError(
-            "Expected wavelengths in a unit of length (Angstrom, nm, micron); "
-            f"got {wavelength.unit}. Convert them."
-        )
-    grid = np.atleast_1d(wavelength.to_value(u.AA)).astype(float)
-    rising = grid.ndim == 1 and len(grid) > 1 and bool(np.all(np.diff(grid) > 0))
-    if not rising or not np.all(np.isfinite(grid) & (grid > 0)):
-        raise ValueError(
-            "Expected at least two positive, increasing wavelengths along one axis; "
-            f"got shape {grid.shape}, from {grid.flat[0] if grid.size else 'nothing'} Angstrom. "
-            "Sort them and drop repeats."
-        )
-    return grid
-
-
-def _power(resolution: Any, grid: Float[np.ndarray, " wavelength"]) -> np.ndarray:
-    power = u.Quantity(resolution)
-    if power.unit != u.dimensionless_unscaled:
-        raise u.UnitConversionError(
-            f"Expected the resolution as a pure number R = wavelength / FWHM; got {power.unit}. "
-            "Divide the wavelength by the FWHM."
-        )
-    if power.shape not in ((), grid.shape) or not np.all(power.value > 0):
-        raise ValueError(
-            f"Expected one positive resolution R, or one for each of {len(grid)} pixels; "
-            f"got {resolution}. R = wavelength / FWHM."
-        )
-    return np.broadcast_to(power.value, grid.shape)
-
-
 class Model:
     """A trained model: give it a galaxy, get its posterior."""
 
@@ -374,8 +337,14 @@ def load(path: str | Path | None = None) -> Model:
 
     Raises:
         FileNotFoundError: There is no checkpoint at `path`.
-        ValueError: It is damaged.
+        ValueError: It is damaged, or of another version of the network.
     """
     from probmmae.checkpoint import load_model
 
-    return Model(load_model(path))
+    try:
+        return Model(load_model(path))
+    except RuntimeError as error:
+        raise ValueError(
+            f"Expected a checkpoint of this version's network; got {path or 'the shipped one'}, "
+            f"whose weights do not fit ({str(error).splitlines()[-1].strip()}). Train it anew."
+        ) from error

@@ -249,12 +249,15 @@ def _start(recipe: Recipe, folder: Path, resume: bool) -> State:
 
 
 def _optimiser(model: GalaxyModel, recipe: Recipe) -> torch.optim.Optimizer:
-    # The likelihood of deep spectra has steep gradients: they are clipped apart from the encoder's.
-    steep = [*model.spectrum_decoder.parameters(), *model.recognition.parameters()]
-    known = {id(parameter) for parameter in steep}
-    rest = [parameter for parameter in model.parameters() if id(parameter) not in known]
+    # Rooms are clipped apart: likelihoods of thousands of pixels and the density of a sharp u are steep.
+    rooms: list[list[nn.Module]] = [
+        [model.prior], [model.spectrum_decoder, model.recognition], [model.image_decoder]
+    ]  # fmt: skip
+    groups = [[part for module in room for part in module.parameters()] for room in rooms]
+    taken = {id(part) for group in groups for part in group}
+    rest = [part for part in model.parameters() if id(part) not in taken]
     return torch.optim.AdamW(
-        [{"params": rest}, {"params": steep}],
+        [{"params": rest}, *({"params": group} for group in groups)],
         lr=recipe.training.rate,
         betas=(0.9, 0.98),
         weight_decay=recipe.training.weight_decay,

@@ -65,6 +65,16 @@ def test_tables_take_reading_options(tmp_path: Path, checkpoint: str) -> None:
     np.testing.assert_allclose(qp.read(str(out)).ancil["z_true"], [0.1, 0.2, 0.3, 0.4])
 
 
+def test_a_column_map_comes_from_toml(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("name,fr,dfr,zz\na,3.5,0.5,0.2\nb,4.5,0.5,0.3\n")
+    (tmp_path / "map.toml").write_text(
+        'kind = "flux"\nflux_unit = "nmgy"\nredshift = "zz"\nid = "name"\n'
+        '[bands]\nhsc-r = ["fr", "dfr"]\n'
+    )
+    said = done("info", tmp_path / "t.csv", "--read", f"columns={tmp_path / 'map.toml'}")
+    assert "photometry hsc-r: 3.5 +/- 0.5 nanomaggies redshift: 0.2" in said
+
+
 def test_convert(shards: str, tmp_path: Path) -> None:
     assert "3 galaxies" in done("convert", shards, "--out", tmp_path / "copy")
     assert [one.id for one in Dataset(tmp_path / "copy")] == ["g0", "g1", "g2"]
@@ -192,20 +202,20 @@ def test_demo_with_real_galaxies(tmp_path: Path, checkpoint: str, shared_data: P
     ("arguments", "message"),
     [
         (["info", "nowhere.fits"], "Expected a file; got nowhere.fits"),
-        (["photoz", "nowhere.fits", "-o", "out", "--checkpoint", "CHECKPOINT"], "nowhere.fits"),
+        (["photoz", "nowhere.fits", "-oout", "--checkpoint", "CHECKPOINT"], "nowhere.fits"),
         (["photoz", "SHARDS", "-o", "out", "--checkpoint", "nowhere"], "checkpoint.json"),
-        (["photoz", "SHARDS", "-o", "no/out", "--checkpoint", "CHECKPOINT"], "existing folder"),
-        (["photoz", "SHARDS", "-o", "out", "--checkpoint", "CHECKPOINT", "--z-step", "0"],
+        (["photoz", "SHARDS", "-ono/out", "--checkpoint", "CHECKPOINT"], "existing folder"),
+        (["photoz", "SHARDS", "-oout", "--checkpoint", "CHECKPOINT", "--z-step", "0"],
          "z_step"),
-        (["photoz", "SHARDS", "-o", "out", "--checkpoint", "CHECKPOINT", "--read", "survey"],
+        (["photoz", "SHARDS", "-oout", "--checkpoint", "CHECKPOINT", "--read", "survey"],
          "NAME=VALUE"),
-        (["spectrum", "SHARDS", "-o", "out", "--checkpoint", "CHECKPOINT", "--at", "0"],
+        (["spectrum", "SHARDS", "-oout", "--checkpoint", "CHECKPOINT", "--at", "0"],
          "--at EAST,NORTH"),
-        (["spectrum", "SHARDS", "-o", "out", "--checkpoint", "CHECKPOINT", "--wavelength", "5:4:1"],
+        (["spectrum", "SHARDS", "-oout", "--checkpoint", "CHECKPOINT", "--wavelength", "5:4:1"],
          "increasing"),
-        (["spectrum", "SHARDS", "-o", "out", "--checkpoint", "CHECKPOINT", "--diameter", "-1"],
+        (["spectrum", "SHARDS", "-oout", "--checkpoint", "CHECKPOINT", "--diameter", "-1"],
          "diameter"),
-        (["spectrum", "SHARDS", "-o", "out", "--checkpoint", "CHECKPOINT", "--resolution", "0"],
+        (["spectrum", "SHARDS", "-oout", "--checkpoint", "CHECKPOINT", "--resolution", "0"],
          "positive resolution"),
         (["train", "nowhere.toml", "--out", "run"], "nowhere.toml"),
         (["simulate", "--n", "4", "--seed", "-1", "--out", "sim"], "seed >= 0"),

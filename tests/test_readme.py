@@ -1,4 +1,4 @@
-"""The README is true: its example runs, its paths and commands exist, its table is the results'."""
+"""The README is true: its example runs, its paths and commands exist, its table is measured."""
 
 import json
 import re
@@ -12,13 +12,15 @@ from probmmae import checkpoint
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+PROSE = re.sub(r"^```.*?^```", "", README, flags=re.DOTALL | re.MULTILINE)
 sys.path.append(str(ROOT / "benchmarks"))
 
 from readme_table import RESULTS, filled, table  # noqa: E402
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+    every = re.findall(r"^```(\w*)\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+    return [content for kind, content in every if kind == language]
 
 
 def test_the_example_runs(tmp_path, monkeypatch, capsys) -> None:
@@ -40,16 +42,14 @@ def test_every_path_is_there() -> None:
     folder = ROOT
     named = []
     for line in tree.splitlines():
-        names = re.match(r"( *)((?:[\w.]+/? )+)", line)
-        assert names is not None, line
-        if not names[1]:
-            folder = ROOT / names[2].split()[0]
-        parent = folder if names[1] else ROOT
-        named += [parent / name for name in names[2].split() if re.search(r"[/.]", name)]
-        named += [parent / name for name in re.findall(r"\b\w+\.py\b", line[names.end() :])]
+        names = re.findall(r"\w+\.py\b|\w+/", line)
+        if not line.startswith(" "):
+            folder = ROOT / names[0]
+        parent = folder if line.startswith(" ") else ROOT
+        named += [parent / name for name in names if not name.startswith("results")]
     assert len(named) > 25
     assert [path for path in named if not path.exists()] == []
-    linked = re.findall(r"\]\(((?!http)[^)]+)\)", README) + re.findall(r"`(\w+/[\w./]+)`", README)
+    linked = re.findall(r"\]\(((?!http)[^)]+)\)", README) + re.findall(r"`(\w+/[\w./]+)`", PROSE)
     assert [path for path in linked if "main_job" not in path and not (ROOT / path).exists()] == []
 
 
@@ -58,7 +58,7 @@ def test_every_command_is_there() -> None:
 
     from probmmae.cli import app
 
-    verbs = set(re.findall(r"probmmae ([a-z]+) ?", " ".join(re.findall(r"`([^`]+)`", README))))
+    verbs = set(re.findall(r"`probmmae ([a-z]+)", PROSE))
     assert verbs == set(get_command(app).commands)
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"^    make (\w+)", README, flags=re.MULTILINE):
@@ -90,3 +90,12 @@ def test_the_table_says_what_was_missed() -> None:
     assert "| no number | not measurable |  |  | 0.88 to 0.92 | **no** |" in said
     with pytest.raises(ValueError, match="once each"):
         filled("nothing to fill", said)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.name
+)
+def test_notebooks_carry_no_outputs(path: Path) -> None:
+    cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+    assert cells
+    assert [cell["source"] for cell in cells if cell["outputs"] or cell["execution_count"]] == []
