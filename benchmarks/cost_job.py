@@ -27,7 +27,12 @@ class Plain(nn.Module):
         super().__init__()
         self.patch, self.piece = nn.Linear(PATCH**2, width), nn.Linear(PIECE, width)
         self.query = nn.Linear(4, width)
-        layer = {"dim_feedforward": 4 * width, "batch_first": True, "norm_first": True, "dropout": 0.0}
+        layer = {
+            "dim_feedforward": 4 * width,
+            "batch_first": True,
+            "norm_first": True,
+            "dropout": 0.0,
+        }
         self.encoder = nn.TransformerEncoder(
             nn.TransformerEncoderLayer(width, heads, activation="gelu", **layer),
             depth,
@@ -81,9 +86,7 @@ def training_ratio(network: GalaxyModel, recipe: Recipe, repeats: int) -> list[F
     # Each of the two does a forward and a backward pass of the same masked galaxies.
     observed = observe_part(block.whole, torch.Generator().manual_seed(0))
     tokens = tokenize(observed)
-    length = int(
-        (tokens.cell_visible.flatten(1).sum(1) + tokens.piece_visible.sum(1)).max()
-    )
+    length = int((tokens.cell_visible.flatten(1).sum(1) + tokens.piece_visible.sum(1)).max())
     hidden_cells = recipe.objective.cells * tokens.band.shape[1]
     queried = hidden_cells + round(tokens.piece_visible.shape[1])
     galaxies = len(block.whole)
@@ -125,7 +128,7 @@ def training_ratio(network: GalaxyModel, recipe: Recipe, repeats: int) -> list[F
 
 @torch.no_grad()
 def drawing_ratio(network: GalaxyModel, repeats: int) -> list[Figure]:
-    """Posterior spectra per second over the plain transformer's, decoded one draw after another."""
+    """Posterior spectra per second over the plain transformer's, decoded draw by draw."""
     network.eval()
     part = sample(4, seed=5)
     observed = shown(part.batch, "image")
@@ -155,7 +158,9 @@ def drawing_ratio(network: GalaxyModel, repeats: int) -> list[Figure]:
 
     mine, other = seconds(ours, repeats), seconds(theirs, repeats)
     return [
-        figure("cost: posterior spectra drawn per second (7,781 pixels)", 4 * draws / mine, n=repeats),
+        figure(
+            "cost: posterior spectra drawn per second (7,781 pixels)", 4 * draws / mine, n=repeats
+        ),
         figure(
             "cost: posterior draws per second over the plain transformer's",
             other / mine,

@@ -13,7 +13,9 @@ from probmmae.objective import elbo, iwae, make_targets
 
 
 @torch.no_grad()
-def latent_figures(network: GalaxyModel, report: Sample, *, samples: int, seed: int) -> list[Figure]:
+def latent_figures(
+    network: GalaxyModel, report: Sample, *, samples: int, seed: int
+) -> list[Figure]:
     """KL, IWAE minus ELBO, and the loss of NLL with u at its prior mean; image to deep spectra."""
     generator = torch.Generator().manual_seed(seed)
     kl, gap, loss, active = [], [], [], []
@@ -30,7 +32,9 @@ def latent_figures(network: GalaxyModel, report: Sample, *, samples: int, seed: 
             tight, loose = iwae(network, context, observed, targets, samples)
             known = network.known_field(context, observed, targets.spectra.aperture, targets.z)
             mean, covariance = known.field.moments()
-            q = network.recognition(targets.recognised, targets.z, context.scale).update(known.field)
+            q = network.recognition(targets.recognised, targets.z, context.scale).update(
+                known.field
+            )
             u = mean.float().unflatten(-1, (-1, network.config.latent))
             fixed = network.spectrum(u, known.hidden, targets.z, context.scale, targets.spectra)
             loss.append((terms.spectrum - fixed.log_prob(targets.spectra.flux).sum(1)).numpy())

@@ -1,8 +1,8 @@
 """The main job, measured: benchmarks/results/main_job.json.
 
 Baselines (the deterministic masked autoencoder and the independent-pixel model) are trained by
-`make baselines` with the same code and stream; FlexZBoost runs in its own environment (`make peers`).
-Parts can be run apart: their figures are kept in a folder and joined at the end.
+`make baselines` with the same code and stream; FlexZBoost runs in its own environment (`make
+peers`). Parts can be run apart: their figures are kept in a folder and joined at the end.
 """
 
 import argparse

@@ -105,7 +105,7 @@ def flexzboost(python: str, train: Sample, report: Sample) -> dict[str, Evidence
 
 
 def deterministic(network: GalaxyModel, report: Sample, tune: Sample, seed: int) -> list[Figure]:
-    """The deterministic masked autoencoder: its point redshift, alone and with residual scatter."""
+    """The deterministic masked autoencoder: point redshift, alone and with residual scatter."""
     label = "image to redshift, deterministic MMAE"
     with torch.no_grad():
         point, other = (
@@ -116,20 +116,20 @@ def deterministic(network: GalaxyModel, report: Sample, tune: Sample, seed: int)
     error = (point - truth) / (1 + truth)
     nmad = 1.4826 * float(np.median(np.abs(error - np.median(error))))
     residual = tune.truth.z.numpy() - other
-    drawn = residual_draws(
-        point, residual, draws=400, generator=np.random.default_rng(seed)
-    )
+    drawn = residual_draws(point, residual, draws=400, generator=np.random.default_rng(seed))
     with_scatter = mean_score("CRPS", crps_draws(drawn, truth))
     return [
         figure(f"{label}: sigma_NMAD", nmad, n=len(truth)),
-        figure(f"{label}: CRPS (mean absolute error)", float(np.abs(point - truth).mean()), n=len(truth)),
+        figure(
+            f"{label}: CRPS (mean absolute error)",
+            float(np.abs(point - truth).mean()),
+            n=len(truth),
+        ),
         score_figure(with_scatter, name=f"{label}, with held-out residuals: CRPS"),
     ]
 
 
-def near_optimal(
-    network: GalaxyModel, report: Sample, *, bank: int, seed: int
-) -> list[Figure]:
+def near_optimal(network: GalaxyModel, report: Sample, *, bank: int, seed: int) -> list[Figure]:
     """Photometry to redshift beside importance weighting of a bank of simulated galaxies."""
     fluxes, redshifts = [], []
     block = 20_000

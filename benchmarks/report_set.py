@@ -1,6 +1,7 @@
 """Held-out simulated galaxies, and what is shown of them: shared by the parts of the main job.
 
-Training draws from seed 1; a galaxy's identity is (seed, block, row), so other seeds are other galaxies:
+Training draws from seed 1; a galaxy's identity is (seed, block, row), so other seeds are other
+galaxies:
 2 tunes and gives residuals of the baselines, 3 is kept for recalibration, 4 is reported.
 """
 
@@ -47,7 +48,7 @@ def sample(galaxies: int, seed: int) -> Sample:
 
 
 def shown(batch: Batch, what: str) -> Batch:
-    """The batch with only images, photometry, spectrum (the first), or pieces (a quarter of it)."""
+    """The batch with only images, photometry, spectrum (the first) or pieces (a quarter)."""
     on, off = torch.ones((), dtype=torch.bool), torch.zeros((), dtype=torch.bool)
     if what == "pieces":
         generator = torch.Generator().manual_seed(5)

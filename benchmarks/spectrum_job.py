@@ -1,4 +1,4 @@
-"""Image (and true redshift) to spectrum: features of whole draws, pixels, line widths, baselines."""
+"""Image (and true redshift) to spectrum: features of draws, pixels, line widths, baselines."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -47,7 +47,8 @@ def collect(
 
     Args:
         sample: The galaxies.
-        draws_of: Gives spectra (draw, galaxy, pixel) for a piece of the sample that starts at a row.
+        draws_of: Gives spectra (draw, galaxy, pixel) for a piece of the sample that starts at a
+            row.
         seed: Seed of the randomised ranks.
         chunk: Galaxies at a time.
     """
@@ -293,7 +294,7 @@ def _with_residuals(
     draws: int,
     seed: int,
 ) -> dict[str, np.ndarray]:
-    """A deterministic prediction plus the residuals of held-out galaxies, in units of their scale."""
+    """A deterministic prediction plus held-out galaxies' residuals, in units of their scale."""
     generator = np.random.default_rng(seed)
     scales = [galaxy_scale(shown(one.batch, "image")).numpy() for one in (report, tune)]
     prediction, other = relative(said, scales[0]), relative(held, scales[1])
@@ -308,7 +309,9 @@ def _with_residuals(
     return relative(made, 1 / scales[0])
 
 
-def spectrum_to_spectrum(network: GalaxyModel, report: Sample, *, draws: int, seed: int) -> list[Figure]:
+def spectrum_to_spectrum(
+    network: GalaxyModel, report: Sample, *, draws: int, seed: int
+) -> list[Figure]:
     """A quarter of a spectrum's pieces (and the true z) to the whole of it."""
     label = "masked spectrum (75 %) to spectrum"
     ours = collect(report, network_draws(network, "pieces", draws, seed), seed=seed)

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probmmae.batch import Batch, _Rows
+from probmmae.batch import Batch, Rows
 from probmmae.encoder import Context
 from probmmae.instrument import RestSpectrum, observe
 from probmmae.latent import Field
@@ -25,7 +25,7 @@ _FEATURES = 128
 
 
 @dataclass(frozen=True)
-class Draws(_Rows):
+class Draws(Rows):
     """Everything random about a set of drawn galaxies."""
 
     z: Float[Tensor, "galaxy draw"]

@@ -57,7 +57,8 @@ class Used:
         ]
         if self.redshifts:
             parts.append(f"known redshift ({self.redshifts} of {self.galaxies})")
-        said = f"used of {self.galaxies} galaxies: {', '.join(parts) or 'nothing'}"
+        many = "galaxy" if self.galaxies == 1 else "galaxies"
+        said = f"used of {self.galaxies} {many}: {', '.join(parts) or 'nothing'}"
         if self.left_out:
             said += f"; left out, for nothing was measured of them: {self.left_out}"
         if self.beyond:

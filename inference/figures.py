@@ -6,6 +6,7 @@ image, p(z), the spectrum. Figures are matplotlib's object API, without pyplot o
 Axes: galaxy (row), draw, wavelength (pixel), band, y, x.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
+from probmmae.collate import collate
 from probmmae.galaxy import Aperture, Galaxy, Spectrum
 from probmmae.inference.draws import SpectrumDraws
 from probmmae.inference.growing import whole_file
@@ -201,7 +203,10 @@ def draw_redshift(axes: Axes, redshift: RedshiftPosterior, *, truth: float | Non
 
 
 def draw_images(axes: Axes, galaxy: Galaxy, *, aperture: Aperture | None = None) -> None:
-    """The images as one colour picture, north up, east left, with the aperture as a circle."""
+    """The images as the model is shown them, in one colour picture, and the aperture.
+
+    North is up and east left, if the frame says so. Pixels are binned and cut as `collate` does.
+    """
     axes.set_xticks([])
     axes.set_yticks([])
     if not galaxy.images:
@@ -211,22 +216,23 @@ def draw_images(axes: Axes, galaxy: Galaxy, *, aperture: Aperture | None = None)
         text = "\n".join(name for name, values in held.items() if values) + "\nonly"
         axes.text(0.5, 0.5, text, ha="center", va="center", fontsize=8, transform=axes.transAxes)
         return
-    first = galaxy.images[0]
-    alike = [image for image in galaxy.images if image.flux.shape == first.flux.shape]
-    ordered = sorted(alike, key=lambda image: -image.wavelength)
-    picture = colour([image.flux for image in ordered])
-    height, width = first.flux.shape
-    half_x, half_y = (0.5 * length * first.pixel_scale for length in (width, height))
-    dx, dy = first.centre
-    extent = (dx - half_x, dx + half_x, dy - half_y, dy + half_y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # who conditioned on the galaxy was told
+        seen = collate([galaxy]).images
+    present = (seen.ivar[0] > 0).flatten(1).any(1)
+    order = seen.wavelength[0].masked_fill(~present, 0.0).argsort(descending=True)
+    picture = colour([seen.flux[0, band].numpy() for band in order[: int(present.sum())]])
+    half = 0.5 * seen.flux.shape[-1] * float(seen.pixel_scale[0])
+    dx, dy = seen.centre[0].tolist()
+    extent = (dx - half, dx + half, dy - half, dy + half)
     axes.imshow(picture, origin="lower", extent=extent, interpolation="nearest")
     # x grows towards east in the data; on the sky, as astronomers draw it, east is left.
-    axes.set_xlim(dx + half_x, dx - half_x)
+    axes.set_xlim(dx + half, dx - half)
     if aperture is not None:
         place = (aperture.dx, aperture.dy)
         axes.add_patch(Circle(place, aperture.diameter / 2, fill=False, ec="white", lw=0.8))
-    names = ", ".join(image.band for image in reversed(ordered))
-    axes.set_xlabel(f"{names}\n{2 * half_x:.1f} arcsec", fontsize=6)
+    names = ", ".join(image.band for image in galaxy.images)
+    axes.set_xlabel(f"{names}\n{2 * half:.1f} arcsec", fontsize=6)
 
 
 def colour(bands: Sequence[Float[np.ndarray, "y x"]]) -> Float[np.ndarray, "y x 3"]:

@@ -11,10 +11,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from probmmae.inference.posterior import load
     from probmmae.formats import read
     from probmmae.galaxy import Aperture, BandImage, Galaxy, Photometry, Spectrum
-    from probmmae.inference.posterior import Posterior
+    from probmmae.inference.posterior import Posterior, load
     from probmmae.simulator import simulate
 
 __all__ = [

@@ -1,11 +1,12 @@
 """Galaxies as padded tensors: from `Galaxy` objects (or the simulator) to the model.
 
-Axes: galaxy, band, y, x, spectrum, pixel. Inside a batch everything is a plain tensor in fixed units:
+Axes: galaxy, band, y, x, spectrum, pixel. Inside a batch everything is a plain tensor in fixed
+units:
 
 - image and photometric flux in nanomaggies (per pixel for images), spectral flux in
   1e-17 erg/s/cm2/Angstrom, observed vacuum wavelengths in Angstrom, angles in arcsec;
-- `ivar` is the inverse variance in those units; **ivar = 0 means missing**, everywhere, and the flux
-  there is 0;
+- `ivar` is the inverse variance in those units; **ivar = 0 means missing**, everywhere, and the
+  flux there is 0;
 - the x index of an image grows towards east and the y index towards north; sky positions are
   offsets (dx east, dy north) in arcsec from the galaxy's centre.
 """
@@ -23,7 +24,7 @@ from torch import Tensor
 NANOMAGGIE_FLAMBDA = 3.631e-29 * 2.99792458e18 * 1e17
 
 
-class _Rows:
+class Rows:
     """Row selection and device moves shared by every padded table of galaxies."""
 
     def map(self, function: Any) -> Self:
@@ -31,7 +32,7 @@ class _Rows:
         changed: dict[str, Any] = {}
         for field in fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)
-            if isinstance(value, _Rows):
+            if isinstance(value, Rows):
                 changed[field.name] = value.map(function)
             elif isinstance(value, Tensor):
                 changed[field.name] = function(value)
@@ -47,7 +48,7 @@ class _Rows:
         for field in fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)
             rest = [getattr(other, field.name) for other in others]
-            if isinstance(value, _Rows):
+            if isinstance(value, Rows):
                 changed[field.name] = value.join(rest)
             elif isinstance(value, Tensor):
                 changed[field.name] = torch.cat([value, *rest])
@@ -59,7 +60,7 @@ class _Rows:
 
 
 @dataclass(frozen=True)
-class Images(_Rows):
+class Images(Rows):
     """One pixel grid per galaxy, any number of bands on it."""
 
     flux: Float[Tensor, "galaxy band y x"]
@@ -77,7 +78,7 @@ class Images(_Rows):
 
 
 @dataclass(frozen=True)
-class PhotometryTable(_Rows):
+class PhotometryTable(Rows):
     """Total fluxes of catalogue photometry."""
 
     flux: Float[Tensor, "galaxy band"]
@@ -89,7 +90,7 @@ class PhotometryTable(_Rows):
 
 
 @dataclass(frozen=True)
-class Spectra(_Rows):
+class Spectra(Rows):
     """Spectra on their native grids, padded at the red end."""
 
     wavelength: Float[Tensor, "galaxy spectrum pixel"]
@@ -105,7 +106,7 @@ class Spectra(_Rows):
 
 
 @dataclass(frozen=True)
-class Batch(_Rows):
+class Batch(Rows):
     """Galaxies side by side; what one galaxy lacks has ivar 0 (or `z_known` False)."""
 
     images: Images

@@ -1,7 +1,8 @@
 """Checkpoints: weights in safetensors, everything else in JSON, never a pickle.
 
-A checkpoint is a folder. `checkpoint.json` names the weights file, its SHA-256 and the recipe, and is
-replaced in one step after the weights are on disk, so a crash leaves the old checkpoint or the new one.
+A checkpoint is a folder. `checkpoint.json` names the weights file, its SHA-256 and the recipe, and
+is replaced in one step after the weights are on disk, so a crash leaves the old checkpoint or the
+new one.
 """
 
 import hashlib
@@ -51,14 +52,16 @@ def write(
 ) -> None:
     """Write a checkpoint atomically; an older one in the same folder is replaced."""
     folder.mkdir(parents=True, exist_ok=True)
-    weights = folder / f"weights-{step:08d}.safetensors"
-    temporary = weights.with_suffix(".partial")
+    temporary = folder / f"weights-{step:08d}.partial"
     save_file({name: part.detach().contiguous() for name, part in tensors.items()}, temporary)
+    digest = _digest(temporary)
+    # Named by content: another run's weights of the same step must outlive a crash, too.
+    weights = folder / f"weights-{step:08d}-{digest[:12]}.safetensors"
     os.replace(temporary, weights)
     content = {
         "format": 1,
         "weights": weights.name,
-        "sha256": _digest(weights),
+        "sha256": digest,
         "step": step,
         "recipe": recipe.to_dict(),
         "versions": versions(),
@@ -90,7 +93,9 @@ def read(folder: Path) -> Stored:
         weights = folder / info["weights"]
         recipe = parse_recipe(info["recipe"], str(index))
     except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"Expected the JSON of a checkpoint in {index}; got: {error!r}.") from error
+        raise ValueError(
+            f"Expected the JSON of a checkpoint in {index}; got: {error!r}."
+        ) from error
     if not weights.is_file():
         raise FileNotFoundError(f"Expected the weights {weights.name} beside {index}; found none.")
     digest = _digest(weights)

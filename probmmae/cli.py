@@ -154,7 +154,7 @@ def photoz(
             model, galaxies, output, z_max=z_max, z_step=z_step, batch_size=batch,
             watch=lambda done: bar.update(task, completed=done),
         )  # fmt: skip
-    typer.echo(used.describe())
+    typer.echo(f"{used.describe()}; model: {checkpoint or 'shipped'}")
     typer.echo(
         f"{output}: p(z) per unit redshift on 0 to {z_max:g} in steps of {z_step:g}; "
         "ancil: id, z_true, quantiles (dimensionless)."
@@ -211,7 +211,7 @@ def spectrum(
 
             picture = output.with_suffix(".png")
             save(spectra_figure(kept), picture)
-    typer.echo(used.describe())
+    typer.echo(f"{used.describe()}; model: {checkpoint or 'shipped'}")
     typer.echo(
         f"{output}: {draws} draws of the flux density, 1e-17 erg/s/cm2/Angstrom, at observed "
         f"vacuum wavelengths in Angstrom, R = {resolution:g}, through {diameter:g} arcsec."
@@ -304,9 +304,16 @@ def _option(text: str) -> tuple[str, Any]:
     if not (name and equals and value):
         raise ValueError(f"Expected --read NAME=VALUE; got {text!r}. Such as --read survey=sdss.")
     if value.endswith(".toml"):
-        return name, tomllib.loads(Path(value).read_text())
+        return name, _fixed(tomllib.loads(Path(value).read_text()))
     parts = [_value(part) for part in value.split(",")]
     return name, parts if len(parts) > 1 else parts[0]
+
+
+def _fixed(value: Any) -> Any:
+    """TOML with its arrays as tuples."""
+    if isinstance(value, dict):
+        return {name: _fixed(inner) for name, inner in value.items()}
+    return tuple(map(_fixed, value)) if isinstance(value, list) else value
 
 
 def _value(text: str) -> Any:

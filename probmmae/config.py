@@ -4,14 +4,20 @@ import json
 import tomllib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from probmmae.model import ModelConfig
 from probmmae.objective import ObjectiveConfig
 
+_STRICT = with_config(ConfigDict(extra="forbid"))
+"""A table of a recipe with a key that is not a field is refused."""
+for _part in (ModelConfig, ObjectiveConfig):
+    _STRICT(_part)
 
+
+@_STRICT
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Where galaxies come from."""
@@ -37,6 +43,7 @@ class DataConfig:
             raise ValueError(f"Expected at least one spectrum per galaxy; got {self.spectra}.")
 
 
+@_STRICT
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
     """The optimisation."""
@@ -59,6 +66,10 @@ class TrainingConfig:
     """Steps between resumable states."""
     devices: int = 1
     """Processes (CPU) or GPUs."""
+    start_blocks: int = 80
+    """Simulated blocks that the untrained model's decoder and guide are fitted to (`start`)."""
+    start_rounds: int = 25
+    """Times that the start goes through them."""
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -67,13 +78,17 @@ class TrainingConfig:
                 "Expected steps, batch and devices of at least 1; "
                 f"got {self.steps}, {self.batch} and {self.devices}."
             )
+        if self.start_blocks < 1 or self.start_rounds < 0:
+            raise ValueError(
+                "Expected start_blocks of at least 1 and start_rounds of at least 0; "
+                f"got {self.start_blocks} and {self.start_rounds}."
+            )
 
 
+@_STRICT
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Everything that decides the weights."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     training: TrainingConfig
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -83,10 +98,6 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dictionaries, as saved with a checkpoint."""
         return asdict(self)
-
-
-for _part in (DataConfig, TrainingConfig, ModelConfig, ObjectiveConfig):
-    _part.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]
 
 
 def parse_recipe(content: dict[str, Any], origin: str) -> Recipe:

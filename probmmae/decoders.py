@@ -1,9 +1,10 @@
 """The decoders: modules that, given a latent, return the distribution of one modality.
 
 `SpectrumDecoder` turns u into what an aperture collects (`RestSpectrum`: weights of the templates'
-continuum curves, line fluxes, kinematics), to which the instrument is applied exactly, and adds the
-model's own uncertainty: an intrinsic scale per rest wavelength and smooth flux-calibration modes.
-`ImageDecoder` turns the context into the joint distribution of hidden patches in every band.
+continuum curves, line fluxes, kinematics), to which the instrument is applied exactly, and adds
+the model's own uncertainty: an intrinsic scale per rest wavelength and smooth flux-calibration
+modes. `ImageDecoder` turns the context into the joint distribution of hidden patches in every
+band.
 
 Axes: row (any leading axes), basis, line, pixel, knot, mode; galaxy, band, cell, factor.
 """
@@ -29,7 +30,7 @@ _LINE_FLOOR = 0.02
 
 @dataclass(frozen=True)
 class Summary:
-    """The physical numbers of an aperture as one vector, standardised, and their principal axes."""
+    """An aperture's physical numbers as one vector, standardised, and their principal axes."""
 
     mean: Float[Tensor, " physical"]
     deviation: Float[Tensor, " physical"]
@@ -47,7 +48,7 @@ def continuum_level(templates: Templates) -> Float[Tensor, " basis"]:
 def to_physical(
     templates: Templates, rest: RestSpectrum, scale: Float[Tensor, "*rows"]
 ) -> Float[Tensor, "*rows physical"]:
-    """ln level, continuum shape, ln equivalent widths, velocity and ln dispersions of an aperture."""
+    """ln level, continuum shape, ln equivalent widths, velocity, ln dispersions of an aperture."""
     level = (rest.continuum @ continuum_level(templates)).clamp(min=1e-6)
     return torch.cat(
         [
@@ -80,15 +81,13 @@ def from_physical(
     )
 
 
-def summarise(
-    templates: Templates, rest: RestSpectrum, scale: Tensor, latent: int
-) -> Summary:
+def summarise(templates: Templates, rest: RestSpectrum, scale: Tensor, latent: int) -> Summary:
     """Principal axes of many apertures' physical numbers: where the decoder starts from."""
     numbers = to_physical(templates, rest, scale).double()
     basis, line = templates.continuum.shape[0], templates.line_wavelength.shape[0]
     mean, deviation = numbers.mean(0), numbers.std(0).clamp(min=1e-4)
-    # Weights of curves count by the flux they move, lines by the root of the flux they carry, and each
-    # of the three motions, which few spectra resolve, a quarter of what the level counts.
+    # Weights of curves count by the flux they move, lines by the root of the flux they carry, and
+    # each of the three motions, which few spectra resolve, a quarter of what the level counts.
     moved = templates.continuum.double().square().mean(1).sqrt() * deviation[1 : 1 + basis]
     carried = rest.lines.double().mean(0).clamp(min=0)
     carried = (carried / carried.max()).sqrt().clamp(min=0.1)
@@ -129,8 +128,10 @@ class SpectrumDecoder(nn.Module):
         for field in fields(Summary):
             self.get_buffer(field.name).copy_(getattr(summary, field.name))
 
-    def forward(self, u: Float[Tensor, "*rows latent"], scale: Float[Tensor, "*rows"]) -> RestSpectrum:
-        """The mean light of an aperture with latent u in a galaxy of this flux scale (nanomaggies)."""
+    def forward(
+        self, u: Float[Tensor, "*rows latent"], scale: Float[Tensor, "*rows"]
+    ) -> RestSpectrum:
+        """The mean light of an aperture with latent u; `scale` is the galaxy's, nanomaggies."""
         standard = u @ self.get_buffer("axes").T + self.bend(u)
         physical = self.get_buffer("mean") + self.get_buffer("deviation") * standard
         return from_physical(self.templates, physical, scale)
@@ -160,7 +161,7 @@ class SpectrumDecoder(nn.Module):
 
 
 class PixelScale(nn.Module):
-    """Intrinsic fractional scale per rest wavelength from a query's features: independent pixels."""
+    """Intrinsic fractional scale per rest wavelength from a query's features, pixel by pixel."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -1,9 +1,9 @@
 """The encoder: from tokens to a context, computed on visible tokens only.
 
-Tokens are embedded, packed so that the visible ones come first, cut at the longest galaxy of the batch,
-and passed through a pre-norm transformer. Bands that see the same patch of sky are fused into one token
-by a sum of per-band embeddings, each modulated by its continuous band coordinates: any set of bands, in
-any order, gives a valid token, and a colour is a linear function away.
+Tokens are embedded, packed so that the visible ones come first, cut at the longest galaxy of the
+batch, and passed through a pre-norm transformer. Bands that see the same patch of sky are fused
+into one token by a sum of per-band embeddings, each modulated by its continuous band coordinates:
+any set of bands, in any order, gives a valid token, and a colour is a linear function away.
 
 Axes: galaxy, band, token, width.
 """
@@ -38,7 +38,7 @@ class Context:
 
 
 def fourier(value: Tensor, longest: float, shortest: float, count: int) -> Tensor:
-    """Sines and cosines of `value` at `count` wavelengths from `longest` to `shortest`; last axis doubled."""
+    """Sines and cosines of `value` at `count` periods, `longest` to `shortest`; last axis."""
     exponent = torch.linspace(0, 1, count, dtype=value.dtype, device=value.device)
     period = longest * (shortest / longest) ** exponent
     angle = 2 * math.pi * value[..., None] / period
@@ -59,7 +59,11 @@ class BandSum(nn.Module):
         )
 
     def forward(self, values: Tensor, band: Tensor, visible: Tensor) -> Tensor:
-        """Values (galaxy, band, *cell, feature), band (galaxy, band, coordinate), visible (galaxy, band, *cell)."""
+        """Fuse the bands.
+
+        Shapes: values (galaxy, band, *cell, feature), band (galaxy, band, coordinate), visible
+        (galaxy, band, *cell).
+        """
         coordinates = torch.cat([band, fourier(band[..., :1], 4.0, 0.25, 4)], dim=-1)
         gain, offset = self.modulate(coordinates).chunk(2, dim=-1)
         between = visible.dim() - 2
@@ -81,10 +85,12 @@ class Block(nn.Module):
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(width, 2 * width)
         self.merge = nn.Linear(width, width)
-        self.feed = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.feed = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        )
 
     def forward(self, tokens: Tensor, context: Tensor | None, visible: Tensor) -> Tensor:
-        """Tokens (galaxy, token, width); `context` (galaxy, key, width) or None for self-attention."""
+        """Tokens (galaxy, token, width); `context` (galaxy, key, width), None: self-attention."""
         normed = self.norm_query(tokens)
         source = normed if context is None else context
         query = self.query(normed).unflatten(-1, (self.heads, -1)).transpose(1, 2)
@@ -136,9 +142,7 @@ class Encoder(nn.Module):
             torch.cat([tokens.cell_position / 5, fourier(tokens.cell_position, 40.0, 1.5, 6)], -1)
         )
         values, coordinates, piece_seen = _pack_pieces(tokens)
-        where = torch.cat(
-            [coordinates, fourier(coordinates[..., :1], 4.0, 0.004, 16)], dim=-1
-        )
+        where = torch.cat([coordinates, fourier(coordinates[..., :1], 4.0, 0.004, 16)], dim=-1)
         pieces = self.piece_out(self.pieces(values) + self.piece_position(where))
         kinds = self.kinds
         every = torch.cat(
@@ -175,10 +179,12 @@ class Encoder(nn.Module):
         packed = every.gather(1, keep[..., None].expand(-1, -1, every.shape[-1]))
         shown = visible.gather(1, keep)
         packed = self._transform(packed * shown[..., None], shown)
-        return Context(tokens=self.norm(packed) * shown[..., None], visible=shown, scale=tokens.scale)
+        return Context(
+            tokens=self.norm(packed) * shown[..., None], visible=shown, scale=tokens.scale
+        )
 
     def _transform(self, packed: Tensor, shown: Tensor) -> Tensor:
-        """The blocks, on groups of galaxies of similar length so that little padding is computed on."""
+        """The blocks, on groups of galaxies of similar length: little padding is computed on."""
         count = shown.shape[1] - shown.flip(1).to(torch.int8).argmax(1)
         order = torch.argsort(count)
         parts = []

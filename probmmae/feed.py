@@ -1,12 +1,12 @@
 """Blocks of galaxies for training, in order, made by worker processes.
 
-Block number i depends on the seed and on i alone, whatever the number of workers, so that a run that is
-resumed at step i goes on exactly as if it had never stopped.
+Block number i depends on the seed and on i alone, whatever the number of workers, so that a run
+that is resumed at step i goes on exactly as if it had never stopped.
 """
 
 import queue
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,7 @@ class Block:
 
 def feed(
     make: Callable[[int], Block], first: int, last: int, workers: int, ahead: int = 4
-) -> Iterator[Block]:
+) -> Generator[Block, None, None]:
     """Blocks `first` to `last` - 1 in order.
 
     Args:
@@ -74,7 +74,8 @@ def _next(source: Any, process: Any) -> Block:
         except queue.Empty:
             if not process.is_alive():
                 raise RuntimeError(
-                    f"Expected a block from a worker; the worker ended with code {process.exitcode}."
+                    "Expected a block from a worker; "
+                    f"the worker ended with code {process.exitcode}."
                 ) from None
             continue
         if isinstance(item, str):
@@ -87,13 +88,31 @@ def _work(make: Callable[[int], Block], indices: range, out: Any) -> None:
     torch.set_num_threads(1)
     try:
         for index in indices:
-            out.put(make(index))
+            _offer(out, make(index))
         # What is in the queue lives in this process: stay until the trainer has taken it.
-        while True:
-            time.sleep(3600)
+        while _trainer_lives():
+            time.sleep(1)
     except KeyboardInterrupt:
         return
     except Exception as error:  # the trainer must hear of it, whatever it is
         out.put(f"{type(error).__name__}: {error}")
         out.close()
         out.join_thread()
+
+
+def _offer(out: Any, block: Block) -> None:
+    """Put a block in the queue; end the process if the trainer was killed meanwhile."""
+    while True:
+        try:
+            out.put(block, timeout=5)
+        except queue.Full:
+            if _trainer_lives():
+                continue
+            out.cancel_join_thread()
+            raise SystemExit(1) from None
+        return
+
+
+def _trainer_lives() -> bool:
+    parent = multiprocessing.parent_process()
+    return parent is not None and parent.is_alive()

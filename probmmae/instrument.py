@@ -1,14 +1,16 @@
 """What a spectrograph does to a rest-frame spectrum: from `RestSpectrum` to flux on a pixel grid.
 
-Redshift, velocity, velocity dispersion, line-spread function and pixel are applied, none is learned, so
-that one rest-frame spectrum answers on every wavelength grid and at every resolution. The simulator and
-the model's spectrum decoder share this module.
+Redshift, velocity, velocity dispersion, line-spread function and pixel are applied, none is
+learned, so that one rest-frame spectrum answers on every wavelength grid and at every resolution.
+The simulator and the model's spectrum decoder share this module.
 
-- The continuum is a sum of the templates' basis curves. Each is blurred once to a ladder of widths;
-  a pixel that needs the width s takes the mixture of its two neighbouring rungs with the variance s^2.
+- The continuum is a sum of the templates' basis curves. Each is blurred once to a ladder of
+  widths; a pixel that needs the width s takes the mixture of its two neighbouring rungs with the
+  variance s^2.
 - A line is a Gaussian integrated over every pixel exactly (error function).
 
-Axes: row (any leading axes: galaxy, spectrum, draw), basis, line, pixel, rung, wave (rest-frame grid).
+Axes: row (any leading axes: galaxy, spectrum, draw), basis, line, pixel, rung, wave (rest-frame
+grid).
 """
 
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probmmae.batch import _Rows
+from probmmae.batch import Rows
 from probmmae.templates import Templates
 
 SPEED_OF_LIGHT = 299792.458
@@ -31,7 +33,7 @@ _RUNGS = (
 
 
 @dataclass(frozen=True)
-class RestSpectrum(_Rows):
+class RestSpectrum(Rows):
     """The light that an aperture collects, before the spectrograph."""
 
     continuum: Float[Tensor, "*rows basis"]
@@ -126,8 +128,8 @@ def _continuum(
 ) -> Tensor:
     ladder = _ladder(templates)
     waves = ladder.shape[-1]
-    # Width still to be added at each pixel, km/s squared: instrument, pixel and stars less what the
-    # templates already carry.
+    # Width still to be added at each pixel, km/s squared: instrument, pixel and stars less what
+    # the templates already carry.
     per_angstrom = SPEED_OF_LIGHT / wavelength
     needed = (
         (per_angstrom**2) * (sigma**2 + widths.clamp(max=1e3) ** 2 / 12)

@@ -1,20 +1,20 @@
 """The latent field: p(u(s) | z, c) over sky positions s, and the guide q(u | O, T, z).
 
-u(s) is a vector of a few tens of numbers that carries what the observed tokens leave open about the
-spectrum at the sky position (aperture) s. Its conditional prior is a mixture over a few galaxy-wide
-classes k of Gaussian fields:
+u(s) is a vector of a few tens of numbers that carries what the observed tokens leave open about
+the spectrum at the sky position (aperture) s. Its conditional prior is a mixture over a few
+galaxy-wide classes k of Gaussian fields:
 
     u(s) | k  =  mu_k(s) + sigma_k(s) * ( G(s) g  +  L(s) e(s)  +  nu n(s) )
 
-with g ~ N(0, 1) a handful of global latents, e(s) a unit-variance Gaussian process on the sky (squared-
-exponential kernel, learned length) and n(s) white. mu, sigma, G and L are functions of the context around
-s and of z. The joint density of u at any list of apertures is exact, so apertures of one galaxy are
-correlated by structure and by what multi-aperture galaxies teach; class, g and e(.) drawn once make one
-coherent galaxy at every position.
+with g ~ N(0, 1) a handful of global latents, e(s) a unit-variance Gaussian process on the sky
+(squared-exponential kernel, learned length) and n(s) white. mu, sigma, G and L are functions of
+the context around s and of z. The joint density of u at any list of apertures is exact, so
+apertures of one galaxy are correlated by structure and by what multi-aperture galaxies teach;
+class, g and e(.) drawn once make one coherent galaxy at every position.
 
-The guide updates that prior with a Gaussian pseudo-measurement of u per spectrum, read off the spectrum
-in its rest frame: q = prior x factors. Where a spectrum says nothing, q falls back to the prior and its
-KL to zero.
+The guide updates that prior with a Gaussian pseudo-measurement of u per spectrum, read off the
+spectrum in its rest frame: q = prior x factors. Where a spectrum says nothing, q falls back to the
+prior and its KL to zero.
 
 Axes: galaxy, draw, query (aperture), spectrum, class, latent, shared (global latents), bin.
 """
@@ -47,7 +47,7 @@ _PER_DRAW = ("logits", "mean", "spread", "shared", "local", "kernel")
 
 @dataclass(frozen=True)
 class Field:
-    """The conditional prior of u over a list of queries (leading axes: galaxy, or galaxy and draw)."""
+    """The conditional prior of u over a list of queries (leading axes: galaxy, maybe draw)."""
 
     logits: Float[Tensor, "*galaxy class"]
     mean: Float[Tensor, "*galaxy query class latent"]
@@ -87,13 +87,15 @@ class Field:
         return MixtureSameFamily(
             Categorical(logits=self.logits.double(), validate_args=False),
             MultivariateNormal(
-                self.means(), scale_tril=torch.linalg.cholesky(self.covariance()), validate_args=False
+                self.means(),
+                scale_tril=torch.linalg.cholesky(self.covariance()),
+                validate_args=False,
             ),
             validate_args=False,
         )
 
     def moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and covariance of the mixture, shapes (*galaxy, joint) and (*galaxy, joint, joint)."""
+        """Mean (*galaxy, joint) and covariance (*galaxy, joint, joint) of the mixture."""
         weight = torch.softmax(self.logits.double(), -1)
         means = self.means()
         mean = (weight[..., None] * means).sum(-2)
@@ -111,7 +113,7 @@ class PseudoMeasurement:
     """Lower-triangular root of the precision; zero where there is no spectrum."""
 
     def update(self, field: Field) -> MultivariateNormal:
-        """q(u): the moments of the prior times the factors (one per query), as one joint normal."""
+        """q(u): the prior's moments times the factors (one per query), as one joint normal."""
         mean, covariance = (part.detach() for part in field.moments())
         prior = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
         root = self.root_precision.double()
@@ -139,8 +141,8 @@ def rest_bins(
 ) -> Float[Tensor, "galaxy spectrum feature"]:
     """Spectra averaged (by ivar) in fixed rest-frame ln-wavelength bins: values and reliabilities.
 
-    Values are asinh of flux over the spectrum's own level; the last feature is ln of that level over the
-    galaxy's scale. Bins without data are exactly zero.
+    Values are asinh of flux over the spectrum's own level; the last feature is ln of that level
+    over the galaxy's scale. Bins without data are exactly zero.
     """
     level, present = spectrum_level(spectra)
     low, high = math.log(REST_RANGE[0]), math.log(REST_RANGE[1])
@@ -181,7 +183,7 @@ class Recognition(nn.Module):
         return result
 
     def factor(self, bins: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and lower-triangular root of the precision that rest-frame bins (last axis) give."""
+        """Mean and lower root of the precision that rest-frame bins (last axis) give."""
         hidden = self.layers(bins)
         flat = self.root(hidden)
         root = flat.new_zeros(*flat.shape[:-1], self.latent, self.latent)
@@ -198,7 +200,7 @@ class Recognition(nn.Module):
 
 
 class LatentPrior(nn.Module):
-    """p(u | z, c): what the context, the image under the aperture and the nearest spectrum say of u."""
+    """p(u | z, c): what context, image under the aperture and nearest spectrum say of u."""
 
     def __init__(
         self, width: int, heads: int, hidden: int, latent: int, shared: int, classes: int
@@ -214,7 +216,10 @@ class LatentPrior(nn.Module):
         self.blocks = nn.ModuleList([Block(width, heads) for _ in range(2)])
         per_query = 2 * classes * latent + latent * shared + latent * (latent + 1) // 2
         self.head = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, 3 * width), nn.GELU(), nn.Linear(3 * width, per_query)
+            nn.LayerNorm(width),
+            nn.Linear(width, 3 * width),
+            nn.GELU(),
+            nn.Linear(3 * width, per_query),
         )
         self.class_head = nn.Sequential(
             nn.Linear(4 * width, width), nn.GELU(), nn.Linear(width, classes)
@@ -248,7 +253,7 @@ class LatentPrior(nn.Module):
 
         Both carry the leading axes (galaxy, draw).
         """
-        galaxies, draws = z.shape
+        draws = z.shape[1]
         queries = aperture.shape[1]
         seen = (images.ivar > 0).flatten(2).any(-1)
         band = band_coordinates(images)
@@ -305,7 +310,8 @@ class LatentPrior(nn.Module):
     def _field(self, raw: Tensor, logits: Tensor, position: Tensor) -> Field:
         latent, shared, classes = self.latent, self.shared, self.classes
         mean, spread, common, lower = raw.split(
-            [classes * latent, classes * latent, latent * shared, latent * (latent + 1) // 2], dim=-1
+            [classes * latent, classes * latent, latent * shared, latent * (latent + 1) // 2],
+            dim=-1,
         )
         local = raw.new_zeros(*raw.shape[:-1], latent, latent)
         rows, columns = self.get_buffer("_rows")

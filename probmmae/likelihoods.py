@@ -1,9 +1,9 @@
 """Distributions of what is measured: a noise-free quantity with structure, plus measurement noise.
 
-`LowRankNormal` is a normal distribution over the pixels of one spectrum, or of all hidden patches of a
-galaxy's images, with covariance F F^T + diag: the factors F hold what pixels share (flux calibration, a
-brighter galaxy), the diagonal what they do not, the measurement's 1/ivar included. Pixels whose mask is
-False contribute nothing.
+`LowRankNormal` is a normal distribution over the pixels of one spectrum, or of all hidden patches
+of a galaxy's images, with covariance F F^T + diag: the factors F hold what pixels share (flux
+calibration, a brighter galaxy), the diagonal what they do not, the measurement's 1/ivar included.
+Pixels whose mask is False contribute nothing.
 
 Axes: row (any leading axes), pixel, factor.
 """

@@ -1,10 +1,11 @@
 """What is hidden: from a whole batch to the observed batch, one task per galaxy.
 
-Hiding is setting ivar and flux to zero. Every galaxy of a batch draws its own task, so that one model
-learns every conditional that users ask for: images to spectrum, spectrum to images, photometry alone, a
-spectrum with holes, the random 75 % of a masked autoencoder.
+Hiding is setting ivar and flux to zero. Every galaxy of a batch draws its own task, so that one
+model learns every conditional that users ask for: images to spectrum, spectrum to images,
+photometry alone, a spectrum with holes, the random 75 % of a masked autoencoder.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -25,7 +26,7 @@ class Task:
     photometry: str
     """none or all."""
     spectra: str
-    """none, first, random (a quarter of the pieces), chunk (a contiguous hole), or rest (all but the first)."""
+    """none, first, random (a quarter of the pieces), chunk (a hole), rest (all but the first)."""
 
 
 TASKS = (
@@ -108,7 +109,9 @@ def _image_patches(batch: Batch, generator: torch.Generator) -> Tensor:
     return keep.repeat_interleave(PATCH, 2).repeat_interleave(PATCH, 3).expand(-1, bands, -1, -1)
 
 
-def _spectrum_pixels(batch: Batch, generator: torch.Generator, state: "object") -> Tensor:
+def _spectrum_pixels(
+    batch: Batch, generator: torch.Generator, state: Callable[[str, str], Tensor]
+) -> Tensor:
     galaxies, spectra, pixels = batch.spectra.flux.shape
     pieces = -(-pixels // PIECE)
     random = torch.rand(galaxies, spectra, pieces, generator=generator) < 0.25
@@ -122,9 +125,7 @@ def _spectrum_pixels(batch: Batch, generator: torch.Generator, state: "object") 
     hole = (along > start) & (along < start + length)
 
     def of(value: str) -> Tensor:
-        mask = state("spectra", value)  # type: ignore[operator]
-        assert isinstance(mask, Tensor)
-        return mask[:, None, None]
+        return state("spectra", value)[:, None, None]
 
     return (
         (of("first") & first)

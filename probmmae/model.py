@@ -2,13 +2,13 @@ r"""The generative model and its guide, side by side, in Pyro.
 
 A galaxy's tokens are split into observed O and hidden T; c = Encoder(O). The generative process is
 
-    z           ~  p(z | c)                 redshift: mixture density on ln(1+z)      RedshiftHead
-    u           ~  p(u | z, c)              latent field at the apertures              LatentPrior
-    spectrum_t  ~  p(x_t | u, z)            flux on the native grid, noise included    SpectrumDecoder
-    image_t     ~  p(x_t | z, c)            hidden patches of every band               ImageDecoder
+    z           ~  p(z | c)                 redshift: mixture density on ln(1+z)   RedshiftHead
+    u           ~  p(u | z, c)              latent field at the apertures          LatentPrior
+    spectrum_t  ~  p(x_t | u, z)            noisy flux on the native grid          SpectrumDecoder
+    image_t     ~  p(x_t | z, c)            hidden patches of every band           ImageDecoder
 
-with the guide q(u | O, T, z), and q(z | O, T) where the redshift is unknown. Galaxies are independent
-(`pyro.plate`); missing pixels have ivar 0 and fall out of every likelihood.
+with the guide q(u | O, T, z), and q(z | O, T) where the redshift is unknown. Galaxies are
+independent (`pyro.plate`); missing pixels have ivar 0 and fall out of every likelihood.
 
 | variable | meaning | where |
 |---|---|---|
@@ -16,22 +16,23 @@ with the guide q(u | O, T, z), and q(z | O, T) where the redshift is unknown. Ga
 | z | redshift | site "z" (known) or "z_hidden" |
 | u | latent vectors at the apertures of the targets, (aperture, latent) flattened | site "u" |
 
-`likelihood` chooses among three settings of the same code: "field" is the model above; "independent"
-has no latent, u is a function of the context and pixels are independent Gaussians (the likelihood of
-arXiv:2606.10197); "mse" has no latent and minimises squared errors (the deterministic masked
-autoencoder of arXiv:2510.22527).
+`likelihood` chooses among three settings of the same code: "field" is the model above;
+"independent" has no latent, u is a function of the context and pixels are independent Gaussians
+(the likelihood of arXiv:2606.10197); "mse" has no latent and minimises squared errors (the
+deterministic masked autoencoder of arXiv:2510.22527).
 
 Axes: galaxy, spectrum (= query), latent, pixel, band, cell.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import pyro
 import torch
 from jaxtyping import Float, Int
 from pyro import poutine
-from torch import Tensor, nn
+from pyro.distributions import Independent
+from torch import BoolTensor, Tensor, nn
 
 from probmmae.batch import Batch, Images, Spectra
 from probmmae.decoders import ImageDecoder, PixelScale, SpectrumDecoder
@@ -112,6 +113,11 @@ class KnownField:
     hidden: Float[Tensor, "galaxy query width"]
 
 
+def _only(galaxies: Tensor) -> poutine.mask_messenger.MaskMessenger:
+    """Sites inside count for the galaxies that are True."""
+    return poutine.mask(mask=cast(BoolTensor, galaxies))
+
+
 class GalaxyModel(nn.Module):
     """p(z, u, x_T | O) and its guide."""
 
@@ -154,7 +160,7 @@ class GalaxyModel(nn.Module):
 
     def known_field(
         self, context: Context, observed: Batch, aperture: Tensor, z: Float[Tensor, " galaxy"]
-    ) -> "KnownField":
+    ) -> KnownField:
         """The field at one redshift per galaxy."""
         field, hidden = self.field(context, observed, aperture, z[:, None])
         return KnownField(field.of_draw(0), hidden[:, 0])
@@ -193,21 +199,28 @@ class GalaxyModel(nn.Module):
         else:
             noise = 1 / ivar.clamp(min=1e-12)
         return LowRankNormal(
-            mean.flatten(1), factor.flatten(1, 3), (variance + noise).flatten(1), (ivar > 0).flatten(1)
+            mean.flatten(1),
+            factor.flatten(1, 3),
+            (variance + noise).flatten(1),
+            (ivar > 0).flatten(1),
         )
 
     def model(
-        self, context: Context, observed: Batch, targets: Targets, known: "KnownField | None" = None
+        self,
+        context: Context,
+        observed: Batch,
+        targets: Targets,
+        known: KnownField | None = None,
     ) -> None:
         """p(z, u, x_T | O); `known` is the field at known redshifts, if already computed."""
         density = self.redshift(context)
         with pyro.plate("galaxy", len(observed)):
             z = targets.z
             if not bool(targets.z_known.all()):
-                with poutine.mask(mask=~targets.z_known):
+                with _only(~targets.z_known):
                     hidden_z = pyro.sample("z_hidden", density)
                 z = torch.where(targets.z_known, targets.z, hidden_z)
-            with poutine.mask(mask=targets.z_known):
+            with _only(targets.z_known):
                 pyro.sample("z", density, obs=z)
             if known is None:
                 known = self.known_field(context, observed, targets.spectra.aperture, z)
@@ -224,10 +237,14 @@ class GalaxyModel(nn.Module):
         with pyro.plate("decoded", len(observed), subsample=part):
             spectra = targets.spectra.take(part)
             spectrum = self.spectrum(u[part], hidden[part], z[part], context.scale[part], spectra)
-            pyro.sample("spectrum", spectrum.to_event(1), obs=spectra.flux)
+            pyro.sample("spectrum", Independent(spectrum, 1), obs=spectra.flux)
 
     def guide(
-        self, context: Context, observed: Batch, targets: Targets, known: "KnownField | None" = None
+        self,
+        context: Context,
+        observed: Batch,
+        targets: Targets,
+        known: KnownField | None = None,
     ) -> None:
         """q(u | O, T, z) and, where the redshift is unknown, q(z | O, T)."""
         with pyro.plate("galaxy", len(observed)):
@@ -236,7 +253,7 @@ class GalaxyModel(nn.Module):
                 assert targets.whole is not None
                 with torch.no_grad():
                     full = self.redshift(self.encoder(targets.whole))
-                with poutine.mask(mask=~targets.z_known):
+                with _only(~targets.z_known):
                     z = torch.where(targets.z_known, z, pyro.sample("z_hidden", full))
             if self.config.likelihood == "field":
                 if known is None:

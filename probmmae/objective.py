@@ -2,13 +2,14 @@
 
     ELBO = E_q[ log p(z|c) + sum_t log p(x_t | u, z, c) ] - KL( q(u | O, T, z) || p(u | z, c) )
 
-The terms are read off Pyro's traces of the model and the guide, so their sum is Pyro's `Trace_ELBO`.
+The terms are read off Pyro's traces of the model and the guide, so their sum is Pyro's
+`Trace_ELBO`.
 
 Axes: galaxy, sample.
 """
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -36,7 +37,7 @@ class ObjectiveConfig:
     cells: int = 12
     """Image patches decoded per galaxy."""
     decoded: float = 1.0
-    """Share of the galaxies of a step whose spectra are decoded (the others count through the KL)."""
+    """Share of a step's galaxies whose spectra are decoded (the others count through the KL)."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,6 @@ class Elbo:
         )
         return -terms.mean()
 
-    def means(self) -> dict[str, float]:
-        """Mean of every term over the batch."""
-        return {field.name: float(getattr(self, field.name).detach().mean()) for field in fields(self)}
-
 
 def make_targets(
     whole: Batch,
@@ -82,8 +79,8 @@ def make_targets(
     Args:
         whole: Everything that is known of the galaxies.
         observed: What the encoder sees (`masking.observe_part`).
-        deep: Low-noise spectra of the same apertures where they exist (a simulator has them): they are
-            predicted and read by the guide in place of the noisy ones.
+        deep: Low-noise spectra of the same apertures where they exist (a simulator has them):
+            they are predicted and read by the guide in place of the noisy ones.
         cells: Image patches to decode, drawn at random.
         generator: Source of randomness.
         decoded: Share of the galaxies whose spectra are decoded.

@@ -1,7 +1,8 @@
 """p(z | c): a mixture density on ln(1 + z) with exact log-density, CDF and quantiles.
 
-The mixture lives on x = ln(1 + z) and is truncated to x > 0: no redshift below zero is ever drawn. A
-Gaussian mixture did better than a spline flow on real catalogues, and needs no solver for its CDF.
+The mixture lives on x = ln(1 + z) and is truncated to x > 0: no redshift below zero is ever drawn.
+A Gaussian mixture did better than a spline flow on real catalogues, and needs no solver for its
+CDF.
 
 Axes: galaxy (any leading axes), component, draw.
 """
@@ -57,7 +58,9 @@ class RedshiftDensity(TorchDistribution):
         """ln p(z), density per unit redshift; shape of `value` broadcast with the galaxies."""
         x = torch.log1p(value.clamp(min=-0.99))[..., None]
         standard = (x - self.loc) / self.scale
-        each = -0.5 * standard**2 - torch.log(self.scale * self._inside) - 0.5 * math.log(2 * math.pi)
+        each = (
+            -0.5 * standard**2 - torch.log(self.scale * self._inside) - 0.5 * math.log(2 * math.pi)
+        )
         density = torch.logsumexp(self.log_weight + each, dim=-1) - x[..., 0]
         return torch.where(value >= 0, density, torch.full_like(density, -math.inf))
 
@@ -130,5 +133,3 @@ class RedshiftHead(nn.Module):
         """p(z | c) of each galaxy."""
         logits, mean, log_scale = self.layers(pooled).split(self.components, dim=-1)
         return RedshiftDensity(logits, mean, torch.exp(log_scale.clamp(-9.0, 1.0)))
-
-

@@ -1,8 +1,9 @@
 """Where an untrained model begins: from simulated apertures to a decoder and a guide that agree.
 
-The decoder starts on the principal axes of many apertures' physical numbers, and the recognition network
-is taught, for a minute, to read those axes off low-noise spectra (maximum likelihood of the true
-coordinates). Without it the first thousand steps of the ELBO go into finding any code at all.
+The decoder starts on the principal axes of many apertures' physical numbers, and the recognition
+network is taught, for a minute, to read those axes off low-noise spectra (maximum likelihood of
+the true coordinates). Without it the first thousand steps of the ELBO go into finding any code at
+all.
 
 Axes: aperture (row), latent, feature.
 """
@@ -21,10 +22,8 @@ from probmmae.simulator.stream import simulate_block
 from probmmae.templates import load_templates
 from probmmae.tokens import galaxy_scale
 
-_BLOCKS = 80
-"""Simulated blocks that the start is fitted to; numbered from the far end of the seed."""
 _FIRST_BLOCK = 1 << 30
-_ROUNDS = 25
+"""Blocks of the start are numbered from the far end of the seed."""
 _BATCH = 256
 
 
@@ -39,7 +38,7 @@ class Apertures:
     """`rest_bins` of the low-noise spectrum, shape (aperture, feature)."""
 
 
-def apertures(seed: int, blocks: int = _BLOCKS) -> Apertures:
+def apertures(seed: int, blocks: int) -> Apertures:
     """Simulated apertures that no training block holds.
 
     A galaxy's scale depends on what is observed of it: here it is scattered by 30 %.
@@ -56,19 +55,20 @@ def apertures(seed: int, blocks: int = _BLOCKS) -> Apertures:
     return Apertures(rests[0].join(rests[1:]), torch.cat(scales), torch.cat(features))
 
 
-def new_model(recipe: Recipe, *, blocks: int = _BLOCKS, rounds: int = _ROUNDS) -> GalaxyModel:
+def new_model(recipe: Recipe) -> GalaxyModel:
     """An untrained model at its starting point; the same recipe gives the same weights."""
     seed = recipe.training.seed
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = GalaxyModel(recipe.model)
-    made = apertures(seed, blocks)
+    made = apertures(seed, recipe.training.start_blocks)
     summary = summarise(load_templates(), made.rest, made.scale, recipe.model.latent)
     model.spectrum_decoder.set_summary(summary)
     standard = (to_physical(load_templates(), made.rest, made.scale) - summary.mean) / (
         summary.deviation
     )
     code = standard @ summary.axes / summary.axes.square().sum(0)
+    rounds = recipe.training.start_rounds
     _teach(model, made.features, code, standard, rounds=rounds, seed=seed)
     return model
 

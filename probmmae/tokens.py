@@ -1,12 +1,13 @@
-"""Measurements as tokens: from a `Batch` to values, their reliabilities and continuous coordinates.
+"""Measurements as tokens: from a `Batch` to values, reliabilities and continuous coordinates.
 
-Nothing here is learned and nothing is tied to an instrument: a patch of an image knows where on the sky
-it is, the effective wavelength of its band, its pixel scale and seeing; a piece of a spectrum knows its
-ln-wavelength, pixel width and resolution. Hidden data are data with ivar = 0, so hiding happens before
-this module (`masking`) and a wholly hidden patch becomes an invisible token.
+Nothing here is learned and nothing is tied to an instrument: a patch of an image knows where on
+the sky it is, the effective wavelength of its band, its pixel scale and seeing; a piece of a
+spectrum knows its ln-wavelength, pixel width and resolution. Hidden data are data with ivar = 0,
+so hiding happens before this module (`masking`) and a wholly hidden patch becomes an invisible
+token.
 
-Values are shrunk by their reliability w = ivar t^2 / (1 + ivar t^2), the posterior mean of a pixel of
-prior width t: a missing pixel (ivar = 0) is exactly 0 and leaks nothing.
+Values are shrunk by their reliability w = ivar t^2 / (1 + ivar t^2), the posterior mean of a pixel
+of prior width t: a missing pixel (ivar = 0) is exactly 0 and leaks nothing.
 
 Axes: galaxy, band, cell (image patch), pixel, spectrum, piece (of a spectrum), query, radius.
 """
@@ -24,7 +25,7 @@ PATCH = 8
 PIECE = 64
 """Pixels in a piece of a spectrum."""
 SPECTRAL_UNIT = NANOMAGGIE_FLAMBDA / 6000.0**2
-"""f_lambda (1e-17 erg/s/cm2/Angstrom) of a nanomaggie at 6000 Angstrom: spectra share the galaxy's scale."""
+"""f_lambda (1e-17 erg/s/cm2/Angstrom) of a nanomaggie at 6000 Angstrom: one scale for all data."""
 CENTRAL_RADII = (0.5, 0.9, 1.6, 2.8, 5.0)
 """Widths of the soft apertures around a position, arcsec."""
 
@@ -42,7 +43,7 @@ class Tokens:
     """Sky position of the patch's middle, arcsec."""
     cell_visible: Bool[Tensor, "galaxy band cell"]
     band: Float[Tensor, "galaxy band 3"]
-    """ln(wavelength / 6000 A), ln(psf_fwhm / arcsec), ln(pixel_scale / 0.25 arcsec) of each image band."""
+    """`band_coordinates` of the images."""
     central: Float[Tensor, "galaxy band feature"]
     """Soft-aperture fluxes around the galaxy's centre (`apertures`)."""
     photometry_values: Float[Tensor, "galaxy phot 3"]
@@ -52,8 +53,8 @@ class Tokens:
     photometry_visible: Bool[Tensor, "galaxy phot"]
     piece_values: Float[Tensor, "galaxy piece pixel"]
     piece_coordinates: Float[Tensor, "galaxy piece coordinate"]
-    """ln(wavelength / 6000 A), ln pixel width, ln LSF width (relative), mean reliability, ln level of the
-    spectrum against the scale, dx, dy, ln diameter."""
+    """ln(wavelength / 6000 A), ln pixel width, ln LSF width (relative), mean reliability, ln level
+    of the spectrum against the scale, dx, dy, ln diameter."""
     piece_visible: Bool[Tensor, "galaxy piece"]
 
 
@@ -62,8 +63,9 @@ def apertures(
 ) -> Float[Tensor, "galaxy query band feature"]:
     """Soft (Gaussian-weighted) aperture fluxes around sky positions, band by band.
 
-    For every radius in `CENTRAL_RADII`: asinh of the flux (visible pixels stand for hidden ones) over
-    5 % of the scale, asinh of its signal-to-noise, and the share of the aperture that is visible.
+    For every radius in `CENTRAL_RADII`: asinh of the flux (visible pixels stand for hidden ones)
+    over 5 % of the scale, asinh of its signal-to-noise, and the share of the aperture that is
+    visible.
     """
     visible = (images.ivar > 0).to(images.flux.dtype)
     variance = visible / images.ivar.clamp(min=1e-20)
@@ -112,7 +114,7 @@ def cell_positions(images: Images) -> Float[Tensor, "galaxy cell 2"]:
 
 
 def band_coordinates(images: Images) -> Float[Tensor, "galaxy band 3"]:
-    """ln(wavelength / 6000 A), ln(PSF FWHM / arcsec), ln(pixel scale / 0.25 arcsec) of each band."""
+    """ln(wavelength / 6000 A), ln(PSF FWHM / arcsec), ln(pixel scale / 0.25 arcsec) by band."""
     return torch.stack(
         [
             torch.log(images.wavelength / 6000),
@@ -139,8 +141,9 @@ def unpatch(cells: Float[Tensor, "*rows cell pixel"], width: int) -> Float[Tenso
 
 
 def galaxy_scale(batch: Batch) -> Float[Tensor, " galaxy"]:
-    """One flux scale per galaxy (nanomaggies) from its visible data: photometry, else images, else spectra.
+    """One flux scale per galaxy (nanomaggies) from its visible data.
 
+    From photometry, else from images, else from spectra.
     The root of squared signal plus squared noise, so it is positive; 1 where nothing is visible.
     """
     photometry, images, spectra = batch.photometry, batch.images, batch.spectra
@@ -171,7 +174,7 @@ def galaxy_scale(batch: Batch) -> Float[Tensor, " galaxy"]:
 def spectrum_level(
     spectra: Spectra,
 ) -> tuple[Float[Tensor, "galaxy spectrum"], Float[Tensor, "galaxy spectrum"]]:
-    """Level of each spectrum (1e-17 erg/s/cm2/Angstrom, positive) and 1 where it has any pixel, else 0."""
+    """Level of each spectrum (1e-17 erg/s/cm2/Angstrom, positive); 1 if it has pixels, or 0."""
     good = spectra.ivar > 0
     count = good.sum(-1).clamp(min=1)
     mean = (spectra.flux * good).sum(-1) / count

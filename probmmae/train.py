@@ -1,12 +1,14 @@
 """Training: from a recipe to a checkpoint, by stochastic variational inference.
 
-Every random choice of step i (galaxies, what is hidden, draws of the guide) is a function of the seed and
-of i, so a run that is killed resumes from its last state to the same weights, bit for bit on a CPU.
+Every random choice of step i (galaxies, what is hidden, draws of the guide) is a function of the
+seed and of i, so a run that is killed resumes from its last state to the same weights, bit for bit
+on a CPU.
 """
 
 import json
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -49,7 +51,7 @@ class Step(nn.Module):
         self.model, self.recipe = model, recipe
 
     def forward(self, block: Block, generator: torch.Generator) -> dict[str, Tensor]:
-        """The loss, and the mean of every term of the bound and of the catalogue galaxies' redshifts."""
+        """The loss; the mean of every term of the bound and of the catalogue's ln p(z)."""
         objective = self.recipe.objective
         whole = _withhold(block.whole, self.recipe.data.hide_redshift, generator)
         observed = observe_part(whole, generator)
@@ -76,7 +78,7 @@ class Step(nn.Module):
 
 
 def only_photometry(photometry: PhotometryTable, z: Tensor) -> Batch:
-    """A batch that holds nothing but photometry; the tables it does not use are as small as can be."""
+    """A batch that holds nothing but photometry; the unused tables are as small as can be."""
     count = len(z)
 
     def filled(value: float, *shape: int) -> Tensor:
@@ -133,14 +135,14 @@ def load_state(folder: Path) -> tuple[State, Recipe]:
             for name, tensor in stored.tensors.items()
             if name.startswith(f"{kind}.")
         }
-        for kind in ("raw", "model", "first", "second")
+        for kind in ("raw", "model", "first", "second", "steps")
     }
     model.load_state_dict(part["raw"])
     optimiser = _optimiser(model, stored.recipe)
     for name, parameter in model.named_parameters():
         if name in part["first"]:
             optimiser.state[parameter] = {
-                "step": torch.tensor(float(stored.step)),
+                "step": part["steps"].get(name, torch.tensor(float(stored.step))),
                 "exp_avg": part["first"][name],
                 "exp_avg_sq": part["second"][name],
             }
@@ -156,6 +158,8 @@ def save_state(folder: Path, state: State, recipe: Recipe) -> None:
         if moments:
             tensors[f"first.{name}"] = moments["exp_avg"]
             tensors[f"second.{name}"] = moments["exp_avg_sq"]
+            # Less than state.step where a step with an infinite gradient was left out.
+            tensors[f"steps.{name}"] = moments["step"]
     tensors = {name: part.detach().cpu().clone() for name, part in tensors.items()}
     checkpoint.write(folder, tensors, recipe, state.step, {"resumable": True})
 
@@ -181,7 +185,7 @@ def train(
         strategy="ddp_find_unused_parameters_true" if training.devices > 1 else "auto",
     )
     fabric.launch()
-    state = _start(recipe, folder, resume)
+    state = _start(recipe, folder, resume=resume)
     state.model.train().to(fabric.device)
     state.averaged = {name: part.to(fabric.device) for name, part in state.averaged.items()}
     step_module: Any = Step(state.model, recipe)
@@ -191,51 +195,53 @@ def train(
     rank, world = fabric.global_rank, fabric.world_size
     maker = block_maker(recipe, rank, world)
     waited, began = 0.0, time.monotonic()
-    blocks = feed(maker, state.step, training.steps, recipe.data.workers)
-    log = (folder / "metrics.jsonl").open("a", buffering=1) if rank == 0 else None
-    for step in range(state.step, training.steps):
-        asked = time.monotonic()
-        block = next(blocks)
-        waited += time.monotonic() - asked
-        for group in optimiser.param_groups:
-            group["lr"] = rate_at(step, recipe)
-        seed = training.seed * 1_000_003 + step * world + rank
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            generator = torch.Generator().manual_seed(seed)
-            told = wrapped(_to(block, fabric.device), generator)
-            optimiser.zero_grad(set_to_none=True)
-            fabric.backward(told["loss"])
-        norms = [
-            float(nn.utils.clip_grad_norm_(group["params"], training.clip, foreach=False))
-            for group in optimiser.param_groups
-        ]
-        if all(norm == norm and norm != float("inf") for norm in norms):
-            optimiser.step()
-        state.step = step + 1
-        _average(state, training.ema)
-        if log is not None:
-            terms = {name: float(part.detach()) for name, part in told.items()} | {
-                "gradient": norms[0],
-                "waiting": waited / max(1e-9, time.monotonic() - began),
-                "rate": rate_at(step, recipe),
-            }
-            log.write(json.dumps({"step": state.step, "time": time.time(), **terms}) + "\n")
-            if watch is not None:
-                watch(state.step, terms)
-        if rank == 0 and (
-            state.step % training.save_every == 0 or state.step == training.steps
-        ):
-            assert log is not None
-            log.flush()
-            save_state(folder, state, recipe)
-    if log is not None:
-        log.close()
+    with ExitStack() as stack:
+        blocks = stack.enter_context(
+            closing(feed(maker, state.step, training.steps, recipe.data.workers))
+        )
+        log = None
+        if rank == 0:
+            path = folder / "metrics.jsonl"
+            log = stack.enter_context(path.open("a", buffering=1))
+        for step in range(state.step, training.steps):
+            asked = time.monotonic()
+            block = next(blocks)
+            waited += time.monotonic() - asked
+            for group in optimiser.param_groups:
+                group["lr"] = rate_at(step, recipe)
+            seed = training.seed * 1_000_003 + step * world + rank
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                generator = torch.Generator().manual_seed(seed)
+                told = wrapped(_to(block, fabric.device), generator)
+                optimiser.zero_grad(set_to_none=True)
+                fabric.backward(told["loss"])
+            norms = [
+                float(nn.utils.clip_grad_norm_(group["params"], training.clip, foreach=False))
+                for group in optimiser.param_groups
+            ]
+            if all(norm == norm and norm != float("inf") for norm in norms):
+                optimiser.step()
+            state.step = step + 1
+            _average(state, training.ema)
+            if log is not None:
+                terms = {name: float(part.detach()) for name, part in told.items()} | {
+                    "gradient": norms[0],
+                    "waiting": waited / max(1e-9, time.monotonic() - began),
+                    "rate": rate_at(step, recipe),
+                }
+                log.write(json.dumps({"step": state.step, "time": time.time(), **terms}) + "\n")
+                if watch is not None:
+                    watch(state.step, terms)
+            if rank == 0 and (
+                state.step % training.save_every == 0 or state.step == training.steps
+            ):
+                save_state(folder, state, recipe)
     state.model.load_state_dict(state.averaged)
     return state.model.eval().cpu()
 
 
-def _start(recipe: Recipe, folder: Path, resume: bool) -> State:
+def _start(recipe: Recipe, folder: Path, *, resume: bool) -> State:
     if resume and (folder / "checkpoint.json").is_file():
         state, older = load_state(folder)
         if older != recipe:
@@ -249,7 +255,7 @@ def _start(recipe: Recipe, folder: Path, resume: bool) -> State:
 
 
 def _optimiser(model: GalaxyModel, recipe: Recipe) -> torch.optim.Optimizer:
-    # Rooms are clipped apart: likelihoods of thousands of pixels and the density of a sharp u are steep.
+    # Rooms are clipped apart: likelihoods of thousands of pixels, the density of a sharp u: steep.
     rooms: list[list[nn.Module]] = [
         [model.prior], [model.spectrum_decoder, model.recognition], [model.image_decoder]
     ]  # fmt: skip

@@ -1,6 +1,5 @@
 """Fixtures of the test suite."""
 
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,18 +29,8 @@ def _process_state() -> dict[str, object]:
     }
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _zuko_imported_early() -> None:
-    """Importing zuko switches off torch's validation: have it happen once, and undo it."""
-    validates = Distribution._validate_args
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import zuko  # noqa: F401
-    Distribution.set_default_validate_args(validates)
-
-
 @pytest.fixture(autouse=True)
-def _nothing_leaks(_zuko_imported_early: None) -> Iterator[None]:
+def _nothing_leaks() -> Iterator[None]:
     """A fixed seed and no parameters before each test; the process as it was after it."""
     torch.manual_seed(0)
     pyro.clear_param_store()

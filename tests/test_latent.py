@@ -41,9 +41,7 @@ def test_guide_of_a_gaussian_field_is_the_exact_posterior():
     gain = covariance @ torch.linalg.inv(covariance + noise)
     exact = mean + gain @ (measured[0].flatten() - mean)
     assert torch.allclose(q.mean[0], exact, atol=1e-8)
-    assert torch.allclose(
-        q.covariance_matrix[0], covariance - gain @ covariance, atol=1e-8
-    )
+    assert torch.allclose(q.covariance_matrix[0], covariance - gain @ covariance, atol=1e-8)
 
 
 def test_guide_without_a_spectrum_is_the_prior():
@@ -68,8 +66,8 @@ def test_moments_are_those_of_draws():
 
 
 def test_fourier_draws_follow_the_joint_density():
-    # Draws made of random features have the covariance of the field, across positions too: 21 entries
-    # within 6 standard errors, plus what 128 frequencies leave of the kernel (0.1).
+    # Draws made of random features have the covariance of the field, across positions too: 21
+    # entries within 6 standard errors, plus what 128 frequencies leave of the kernel (0.1).
     prior, position = field(seed=2)
     count, features = 40_000, 256
     generator = torch.Generator().manual_seed(1)

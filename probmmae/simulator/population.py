@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from probmmae.batch import _Rows
+from probmmae.batch import Rows
 from probmmae.simulator.bandpasses import HSC, load_bandpasses
 from probmmae.simulator.cosmology import age_of_universe, kpc_per_arcsec, luminosity_distance
 from probmmae.simulator.profiles import DISK
@@ -44,7 +44,7 @@ _RECENT_BINS = 4
 
 
 @dataclass(frozen=True)
-class Population(_Rows):
+class Population(Rows):
     """Galaxies before they have a place on the sky."""
 
     z: Float[Tensor, " galaxy"]

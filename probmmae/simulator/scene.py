@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from probmmae.batch import _Rows
+from probmmae.batch import Rows
 from probmmae.simulator.population import PARTS, ZONES, Population
 from probmmae.simulator.profiles import BULGE, BULGE_WIDTHS, DISK
 
@@ -34,7 +34,7 @@ PART_OF_BLOB = torch.tensor(
 
 
 @dataclass(frozen=True)
-class Scene(_Rows):
+class Scene(Rows):
     """Light and motion as blobs, before atmosphere and instrument."""
 
     z: Float[Tensor, " galaxy"]

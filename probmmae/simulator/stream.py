@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from probmmae.batch import Batch, _Rows
+from probmmae.batch import Batch, Rows
 from probmmae.simulator.population import draw_population
 from probmmae.simulator.scene import draw_scene
 from probmmae.simulator.survey import SurveySettings, Truth, observe_galaxies
@@ -159,7 +159,7 @@ def _pack(table: Any) -> Any:
     """Tables with NumPy arrays for tensors, which pass between processes by value."""
     if isinstance(table, tuple):
         return tuple(_pack(part) for part in table)
-    if isinstance(table, _Rows):
+    if isinstance(table, Rows):
         names = [field.name for field in fields(table)]  # type: ignore[arg-type]
         contents = {name: _pack(getattr(table, name)) for name in names}
         return (type(table).__name__, type(table), contents)

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from probmmae.batch import Batch, Images, PhotometryTable, Spectra, _Rows
+from probmmae.batch import Batch, Images, PhotometryTable, Rows, Spectra
 from probmmae.instrument import RestSpectrum, observe
 from probmmae.simulator.bandpasses import HSC, load_bandpasses
 from probmmae.simulator.population import Population, population_photometry
@@ -74,7 +74,7 @@ class SurveySettings:
 
 
 @dataclass(frozen=True)
-class Truth(_Rows):
+class Truth(Rows):
     """What no survey knows."""
 
     z: Float[Tensor, " galaxy"]
