@@ -1,12 +1,12 @@
 """Real galaxies as `Galaxy` objects: BOSS and SDSS spectra, DESI spectra, HST images.
 
-From files of public surveys (a folder with one folder a set; absent from the repository) to galaxies
-that `collate` takes. Only objects of class GALAXY whose pipeline warns of nothing are read. Redshifts
-are kept as the scalar `redshift`, extinction-corrected SDSS fluxes as photometry.
+From files of public surveys (a folder with one folder a set; absent from the repository) to
+galaxies that `collate` takes. Only objects of class GALAXY whose pipeline warns of nothing are
+read. Redshifts are the scalar `redshift`; SDSS fluxes, extinction-corrected, are photometry.
 
 References:
-    Ahumada et al. 2020 (SDSS Data Release 16), Newman et al. 2013 (DEEP2), Davis et al. 2007 (AEGIS),
-    DESI Collaboration 2024 (Early Data Release).
+    Ahumada et al. 2020 (SDSS Data Release 16), Newman et al. 2013 (DEEP2), Davis et al. 2007
+    (AEGIS), DESI Collaboration 2024 (Early Data Release).
 """
 
 import csv
@@ -23,7 +23,15 @@ from scipy.ndimage import gaussian_filter
 from probmmae.bands import effective_wavelength
 from probmmae.formats import read
 from probmmae.formats.sdss import point_source_fraction
-from probmmae.galaxy import FWHM_PER_SIGMA, Aperture, BandImage, Galaxy, Photometry, Scalar, Spectrum
+from probmmae.galaxy import (
+    FWHM_PER_SIGMA,
+    Aperture,
+    BandImage,
+    Galaxy,
+    Photometry,
+    Scalar,
+    Spectrum,
+)
 
 REACH = (0.01, 0.65)
 """Redshifts that the simulator covers."""
@@ -54,8 +62,8 @@ def boss(data: Path, *, fibre_flux: bool = True, dust: bool = False) -> list[Gal
 
     Args:
         data: Folder of the sets.
-        fibre_flux: Scale from the total flux of a point source to what the 2 arcsec fibre caught of
-            it in 1.5 arcsec seeing.
+        fibre_flux: Scale from the total flux of a point source to what the 2 arcsec fibre caught
+            of it in 1.5 arcsec seeing.
         dust: Correct the spectra for Galactic extinction, interpolated between the five bands.
     """
     galaxies = []
@@ -125,10 +133,10 @@ def sdss(data: Path, *, fibre_flux: bool = True) -> list[Galaxy]:
 
 
 def desi(data: Path) -> list[Galaxy]:
-    """DESI spectra with ivar: the raw ones of the set, and those that fastspecfit carries for its tests.
+    """DESI spectra with ivar: the raw ones of the set, and those in fastspecfit's tests.
 
-    The raw ones come without resolution or fibre flux: R is DESI's typical one, and their level is that
-    of a point source (the scale of a spectrum that is conditioned on itself cancels).
+    The raw ones come without resolution or fibre flux: R is DESI's typical one, and their level is
+    that of a point source (the scale of a spectrum that is conditioned on itself cancels).
     """
     galaxies = []
     aperture = Aperture.in_batch_units(diameter=1.5, seeing=1.1)
@@ -158,8 +166,8 @@ def desi(data: Path) -> list[Galaxy]:
 def triples(data: Path, *, psf_fwhm: float = _HST_PSF) -> list[Galaxy]:
     """HST F606W and F814W images of DEEP2 galaxies, 6 arcsec wide.
 
-    Drizzling correlates the noise of neighbouring pixels, so the noise is that of the corners of the
-    image after binning to 0.15 arcsec, and the native ivar is what gives it back when binned.
+    Drizzling correlates the noise of neighbouring pixels, so the noise is that of the corners of
+    the image after binning to 0.15 arcsec, and the native ivar is what gives it back when binned.
 
     Args:
         data: Folder of the sets.

@@ -90,10 +90,12 @@ def flexzboost(python: str, train: Sample, report: Sample) -> dict[str, Evidence
             )
         out = Path(folder) / "out.npz"
         command = [python, str(script), "--train", f"{folder}/train.npz"]
-        subprocess.run([*command, "--test", f"{folder}/test.npz", "-o", str(out)], check=True)
+        command += ["--test", f"{folder}/test.npz", "-o", str(out)]
+        subprocess.run([*command, "--variants", "default", "errors"], check=True)
         said = np.load(out)
         found = {}
-        for suffix, name in (("", "FlexZBoost, default"), ("_tuned", "FlexZBoost, tuned")):
+        variants = {"": "FlexZBoost, default", "_errors": "FlexZBoost, errors as inputs"}
+        for suffix, name in variants.items():
             found[name] = density_evidence(
                 f"photometry to redshift, {name}",
                 said[f"pdf{suffix}"],

@@ -1,8 +1,9 @@
 """Where training blocks come from: the simulator without end, or shards on disk."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -61,21 +62,44 @@ class Stored:
 
     def __call__(self, index: int) -> Block:
         """Batch `index`, however many times the data must be gone through for it."""
-        rows = _train_rows(self.folder)
-        number = index * self.world + self.rank
-        per_epoch = max(1, len(rows) // self.galaxies)
-        epoch, place = divmod(number, per_epoch)
-        order = np.random.default_rng((self.seed, epoch)).permutation(len(rows))
-        chosen = order[place * self.galaxies : (place + 1) * self.galaxies]
-        return Block(collate([rows[int(row)] for row in chosen]), None, None)
+        reader = _reader(self.folder, self.seed, self.galaxies)
+        return Block(collate(reader.batch(index * self.world + self.rank)), None, None)
+
+
+class _Reader:
+    """Numbered batches of a dataset, read forwards in bounded memory; a jump back starts anew."""
+
+    def __init__(self, folder: Path, seed: int, galaxies: int) -> None:
+        self.dataset, self.seed, self.galaxies = Dataset(folder), seed, galaxies
+        self.per_epoch = self.dataset.count("train") // galaxies
+        if self.per_epoch == 0:
+            raise ValueError(
+                f"Expected at least {galaxies} galaxies (a batch) of the training split in "
+                f"{folder}; found {self.dataset.count('train')}."
+            )
+        self.next, self.rows = 0, self._epoch(0)
+
+    def _epoch(self, epoch: int) -> Iterator[Galaxy]:
+        seed = int(np.random.SeedSequence((self.seed, epoch)).generate_state(1)[0])
+        return self.dataset.galaxies("train", seed=seed)
+
+    def batch(self, number: int) -> list[Galaxy]:
+        """Batch `number` of the endless sequence of shuffled passes."""
+        epoch, place = divmod(number, self.per_epoch)
+        if number < self.next or epoch > self.next // self.per_epoch:
+            self.next, self.rows = epoch * self.per_epoch, self._epoch(epoch)
+        for _ in range((number - self.next) * self.galaxies):
+            next(self.rows)
+        found = list(islice(self.rows, self.galaxies))
+        self.next = number + 1
+        if place + 1 == self.per_epoch:
+            self.rows = self._epoch(epoch + 1)
+        return found
 
 
 @lru_cache(maxsize=1)
-def _train_rows(folder: Path) -> list[Galaxy]:
-    rows = list(Dataset(folder).galaxies("train"))
-    if not rows:
-        raise ValueError(f"Expected galaxies of the training split in {folder}; found none.")
-    return rows
+def _reader(folder: Path, seed: int, galaxies: int) -> _Reader:
+    return _Reader(folder, seed, galaxies)
 
 
 def block_maker(recipe: Recipe, rank: int = 0, world: int = 1) -> Callable[[int], Block]:

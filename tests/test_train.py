@@ -78,8 +78,8 @@ def test_killed_and_resumed_run_equals_the_uninterrupted_one(tmp_path, monkeypat
     assert same(whole.state_dict(), resumed.state_dict())
     ours, theirs = (checkpoint.read(tmp_path / name).tensors for name in ("whole", "killed"))
     assert same(ours, theirs)
-    first = load_state(tmp_path / "killed")[0].optimiser.state
-    assert {float(moments["step"]) for moments in first.values()} == {4.0 - skipped}
+    moments = load_state(tmp_path / "killed")[0].optimiser.state.values()
+    assert max(float(each["step"]) for each in moments) == 4 - skipped
 
 
 @pytest.mark.slow
@@ -95,7 +95,7 @@ def test_state_of_another_recipe_is_refused(tmp_path):
 TWO_PROCESSES = """
 import sys, torch
 from pathlib import Path
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {paths!r}
 from test_train import tiny_recipe
 from probmmae.train import train
 told = []
@@ -113,7 +113,7 @@ torch.distributed.destroy_process_group()
 @pytest.mark.slow
 def test_two_processes_train_one_model(tmp_path):
     script = tmp_path / "script.py"
-    script.write_text(TWO_PROCESSES.format(tests=str(ROOT / "tests")))
+    script.write_text(TWO_PROCESSES.format(paths=[str(ROOT), str(ROOT / "tests")]))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
         [sys.executable, str(script), str(tmp_path / "run")],
