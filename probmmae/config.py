@@ -61,6 +61,10 @@ class TrainingConfig:
     """Largest gradient norm of each room (encoder and heads; decoder and guide)."""
     ema: float = 0.999
     """Decay of the averaged weights that are saved for use."""
+    start_from: str | None = None
+    """Folder of an earlier run whose weights this one begins with; without it the model is new."""
+    only: tuple[str, ...] = ()
+    """Beginnings of the names of the parameters that are trained, anew, on top of `start_from`."""
     seed: int = 0
     save_every: int = 500
     """Steps between resumable states."""
@@ -73,6 +77,8 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
+        if self.only and self.start_from is None:
+            raise ValueError(f"Expected start_from with only = {self.only}; got none.")
         if self.steps < 1 or self.batch < 1 or self.devices < 1:
             raise ValueError(
                 "Expected steps, batch and devices of at least 1; "

@@ -78,6 +78,22 @@ class Field:
         spread = self.spread.double().transpose(-3, -2).flatten(-2)
         return outer[..., None, :, :] * spread[..., :, None] * spread[..., None, :]
 
+    def alone(self) -> MixtureSameFamily:
+        """The density of u at every query by itself: batch axes (*galaxy, query)."""
+        shared, local = self.shared.double(), self.local.double()
+        inner = shared @ shared.mT + local @ local.mT
+        inner = inner + torch.diag(self.nugget.double() ** 2 + 1e-6)
+        spread = self.spread.double()
+        scaled = inner[..., None, :, :] * spread[..., :, None] * spread[..., None, :]
+        logits = self.logits.double()[..., None, :].expand(self.mean.shape[:-1])
+        return MixtureSameFamily(
+            Categorical(logits=logits, validate_args=False),
+            MultivariateNormal(
+                self.mean.double(), scale_tril=torch.linalg.cholesky(scaled), validate_args=False
+            ),
+            validate_args=False,
+        )
+
     def means(self) -> Float[Tensor, "*galaxy class joint"]:
         """Mean of (query, latent) within each class, double precision."""
         return self.mean.double().transpose(-3, -2).flatten(-2)
@@ -177,10 +193,15 @@ class Recognition(nn.Module):
         nn.init.zeros_(self.root.bias)
         self.register_buffer("_rows", torch.tril_indices(latent, latent), persistent=False)
 
-    def features(self, spectra: Spectra, z: Tensor, scale: Tensor) -> Tensor:
-        """Hidden features, shape (galaxy, spectrum, hidden)."""
-        result: Tensor = self.layers(rest_bins(spectra, z, scale))
-        return result
+    def read(self, spectra: Spectra, z: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """What a spectrum says: the mean of its factor, and features that tell how far to trust it.
+
+        Shapes (galaxy, spectrum, latent) and (galaxy, spectrum, hidden + 2 latent).
+        """
+        bins = rest_bins(spectra, z, scale)
+        mean, root = self.factor(bins)
+        sharp = root.diagonal(dim1=-2, dim2=-1).log()
+        return mean, torch.cat([self.layers(bins), mean, sharp], dim=-1)
 
     def factor(self, bins: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and lower root of the precision that rest-frame bins (last axis) give."""
@@ -211,10 +232,10 @@ class LatentPrior(nn.Module):
         self.position = nn.Linear(4 + 2 * 2 * 6, width)
         self.redshift = nn.Sequential(nn.Linear(13, width), nn.GELU(), nn.Linear(width, width))
         self.nearest = nn.Sequential(
-            nn.Linear(hidden + 4, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+            nn.Linear(hidden + 2 * latent + 4, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
         )
         self.blocks = nn.ModuleList([Block(width, heads) for _ in range(2)])
-        per_query = 2 * classes * latent + latent * shared + latent * (latent + 1) // 2
+        per_query = (2 * classes + shared + 1) * latent + latent * (latent + 1) // 2
         self.head = nn.Sequential(
             nn.LayerNorm(width),
             nn.Linear(width, 3 * width),
@@ -266,14 +287,15 @@ class LatentPrior(nn.Module):
         here = under * seen.any(1)[:, None, None] + self.position(place)
         redshift = self.redshift_features(z)
         hidden = here[:, None] + redshift[:, :, None]
-        hidden = hidden + self._from_spectra(spectra, aperture, z, context.scale, recognition)
+        near, told = self._from_spectra(spectra, aperture, z, context.scale, recognition)
+        hidden = hidden + told
         flat = hidden.flatten(1, 2)
         for block in self.blocks:
             flat = block(flat, context.tokens, context.visible)
         hidden = flat.unflatten(1, (draws, queries))
         pooled = context.pooled[:, None].expand(-1, draws, -1)
         logits = self.class_head(torch.cat([pooled, redshift], dim=-1))
-        return self._field(self.head(hidden), logits, aperture[..., :2]), hidden
+        return self._field(self.head(hidden), near, logits, aperture[..., :2]), hidden
 
     def _from_spectra(
         self,
@@ -282,19 +304,25 @@ class LatentPrior(nn.Module):
         z: Tensor,
         scale: Tensor,
         recognition: Recognition,
-    ) -> Tensor:
-        """Features of the nearest visible spectrum of each query, (galaxy, draw, query, width)."""
+    ) -> tuple[Tensor, Tensor]:
+        """u as read off the nearest visible spectrum of each query, and features of that spectrum.
+
+        Shapes (galaxy, draw, query, latent) and (galaxy, draw, query, width); zero without a spectrum.
+        """
         present = (spectra.ivar > 0).any(-1)
         galaxies, draws = z.shape
         if not bool(present.any()):
-            return z.new_zeros(galaxies, draws, aperture.shape[1], 1)
+            nothing = z.new_zeros(galaxies, draws, aperture.shape[1], 1)
+            return nothing, nothing
         gap = aperture[:, :, None, :2] - spectra.aperture[:, None, :, :2]
         distance = gap.square().sum(-1) + 1e6 * (~present)[:, None]
         nearest = distance.argmin(-1)
         rows = torch.arange(galaxies, device=z.device)[:, None]
         repeated = spectra.map(lambda part: part.repeat_interleave(draws, 0))
-        read = recognition.features(repeated, z.flatten(), scale.repeat_interleave(draws))
-        read = read.unflatten(0, (galaxies, draws)).transpose(1, 2)[rows, nearest]
+        both = recognition.read(repeated, z.flatten(), scale.repeat_interleave(draws))
+        mean, read = (
+            part.unflatten(0, (galaxies, draws)).transpose(1, 2)[rows, nearest] for part in both
+        )
         chosen = spectra.aperture[rows, nearest]
         offset = torch.cat(
             [
@@ -304,15 +332,17 @@ class LatentPrior(nn.Module):
             dim=-1,
         )[:, :, None].expand(-1, -1, draws, -1)
         told: Tensor = self.nearest(torch.cat([read, offset], dim=-1))
-        told = told * present.any(1)[:, None, None, None]
-        return told.transpose(1, 2)
+        any_spectrum = present.any(1)[:, None, None, None]
+        return (mean * any_spectrum).transpose(1, 2), (told * any_spectrum).transpose(1, 2)
 
-    def _field(self, raw: Tensor, logits: Tensor, position: Tensor) -> Field:
+    def _field(self, raw: Tensor, near: Tensor, logits: Tensor, position: Tensor) -> Field:
         latent, shared, classes = self.latent, self.shared, self.classes
-        mean, spread, common, lower = raw.split(
-            [classes * latent, classes * latent, latent * shared, latent * (latent + 1) // 2],
-            dim=-1,
+        triangle = latent * (latent + 1) // 2
+        mean, spread, common, trust, lower = raw.split(
+            [classes * latent, classes * latent, latent * shared, latent, triangle], dim=-1
         )
+        # What the nearest spectrum says, number by number, as far as it is trusted.
+        mean = mean.unflatten(-1, (classes, latent)) + (torch.sigmoid(trust) * near)[..., None, :]
         local = raw.new_zeros(*raw.shape[:-1], latent, latent)
         rows, columns = self.get_buffer("_rows")
         local[..., rows, columns] = lower
@@ -321,7 +351,7 @@ class LatentPrior(nn.Module):
         kernel = torch.exp(-0.5 * apart / torch.exp(2 * self.log_length))
         return Field(
             logits=logits,
-            mean=mean.unflatten(-1, (classes, latent)),
+            mean=mean,
             spread=torch.exp(spread.clamp(-4, 3)).unflatten(-1, (classes, latent)),
             shared=common.unflatten(-1, (latent, shared)) * 3,
             local=local.tril(-1) + torch.diag_embed(diagonal),

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from probmmae.batch import Batch, Spectra
 from probmmae.encoder import Context
-from probmmae.model import GalaxyModel, Targets
+from probmmae.model import GalaxyModel, KnownField, Targets
 from probmmae.tokens import PATCH, tokenize
 
 
@@ -34,6 +34,9 @@ class ObjectiveConfig:
     """Weight of log p(image | z, c): thousands of pixels must not crowd out one redshift."""
     kl: float = 1.0
     """Weight of the KL divergence."""
+    alone: float = 0.0
+    """Weight of the density of u at every aperture by itself. Apertures of one galaxy are alike, so the
+    joint density is steepest in their differences; this term teaches the mean first."""
     cells: int = 12
     """Image patches decoded per galaxy."""
     decoded: float = 1.0
@@ -48,6 +51,8 @@ class Elbo:
     spectrum: Float[Tensor, " galaxy"]
     image: Float[Tensor, " galaxy"]
     kl: Float[Tensor, " galaxy"]
+    alone: Float[Tensor, " galaxy"]
+    """Not part of the bound: sum over apertures of log p(u at that aperture | z, c)."""
 
     @property
     def bound(self) -> Float[Tensor, " galaxy"]:
@@ -61,6 +66,7 @@ class Elbo:
             + config.spectrum * self.spectrum
             + config.image * self.image
             - config.kl * self.kl
+            + config.alone * self.alone
         )
         return -terms.mean()
 
@@ -137,7 +143,19 @@ def elbo(model: GalaxyModel, context: Context, observed: Batch, targets: Targets
         spectrum=spectrum,
         image=term(p, "image"),
         kl=term(q, "u") - term(p, "u") + term(q, "z_hidden"),
+        alone=_alone(known, q),
     )
+
+
+def _alone(known: KnownField | None, q: poutine.Trace) -> Tensor:
+    """log p of u at every aperture by itself; zero without a latent or with unknown redshifts."""
+    if known is None:
+        return torch.zeros(())
+    if "u" not in q.nodes:
+        return known.hidden.new_zeros(known.hidden.shape[0])
+    u = q.nodes["u"]["value"].unflatten(-1, (-1, known.field.nugget.shape[0]))
+    density: Tensor = known.field.alone().log_prob(u)
+    return density.sum(-1).to(known.hidden.dtype)
 
 
 def iwae(

@@ -120,9 +120,34 @@ def rate_at(step: int, recipe: Recipe) -> float:
 
 
 def new_state(recipe: Recipe) -> State:
-    """An untrained model (`start.new_model`) and its optimiser."""
-    model = new_model(recipe)
+    """A model that begins: untrained (`start.new_model`), or on top of an earlier run."""
+    training = recipe.training
+    if training.start_from is None:
+        model = new_model(recipe)
+    else:
+        model = _continued(recipe, checkpoint.read(Path(training.start_from)))
     return State(model, _copy(model), _optimiser(model, recipe), 0)
+
+
+def _continued(recipe: Recipe, earlier: checkpoint.Stored) -> GalaxyModel:
+    """The averaged weights of an earlier run; parameters named in `only` are new, all others frozen."""
+    only = recipe.training.only
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.training.seed)
+        model = GalaxyModel(recipe.model)
+    weights = {
+        name.removeprefix("model."): part
+        for name, part in earlier.tensors.items()
+        if name.startswith("model.") and not name.removeprefix("model.").startswith(only or ("-",))
+    }
+    missing, unknown = model.load_state_dict(weights, strict=False)
+    absent = [name for name in missing if not name.startswith(only or ("-",))]
+    if absent or unknown:
+        raise ValueError(
+            f"Expected the run to start from to hold the same network; it lacks {absent} and has "
+            f"{unknown} besides. Name new parts in `only`."
+        )
+    return model
 
 
 def load_state(folder: Path) -> tuple[State, Recipe]:
@@ -262,6 +287,9 @@ def _optimiser(model: GalaxyModel, recipe: Recipe) -> torch.optim.Optimizer:
     groups = [[part for module in room for part in module.parameters()] for room in rooms]
     taken = {id(part) for group in groups for part in group}
     rest = [part for part in model.parameters() if id(part) not in taken]
+    if recipe.training.only:
+        for name, part in model.named_parameters():
+            part.requires_grad_(name.startswith(recipe.training.only))
     return torch.optim.AdamW(
         [{"params": rest}, *({"params": group} for group in groups)],
         lr=recipe.training.rate,
