@@ -21,6 +21,8 @@ from torch import Tensor
 from probmmae.config import Recipe, parse_recipe
 from probmmae.model import GalaxyModel
 
+TEMPLATES = Path(__file__).parent / "data" / "templates.npz"
+"""The basis that the decoder's numbers mean: another basis would be silently wrong."""
 SHIPPED = Path(__file__).parent / "data" / "shipped"
 """The trained model that the package carries."""
 
@@ -57,12 +59,14 @@ def write(
     digest = _digest(temporary)
     # Named by content: another run's weights of the same step must outlive a crash, too.
     weights = folder / f"weights-{step:08d}-{digest[:12]}.safetensors"
+    temporary.chmod(0o644)
     os.replace(temporary, weights)
     content = {
         "format": 1,
         "weights": weights.name,
         "sha256": digest,
         "step": step,
+        "templates": _digest(TEMPLATES),
         "recipe": recipe.to_dict(),
         "versions": versions(),
         **extra,
@@ -96,6 +100,12 @@ def read(folder: Path) -> Stored:
         raise ValueError(
             f"Expected the JSON of a checkpoint in {index}; got: {error!r}."
         ) from error
+    basis = _digest(TEMPLATES)
+    if info.get("templates", basis) != basis:
+        raise ValueError(
+            f"Expected the template basis that {folder} was trained with (SHA-256 "
+            f"{info['templates']}); this package carries {basis}. Use the version that trained it."
+        )
     if not weights.is_file():
         raise FileNotFoundError(f"Expected the weights {weights.name} beside {index}; found none.")
     digest = _digest(weights)

@@ -143,16 +143,14 @@ def elbo(model: GalaxyModel, context: Context, observed: Batch, targets: Targets
         spectrum=spectrum,
         image=term(p, "image"),
         kl=term(q, "u") - term(p, "u") + term(q, "z_hidden"),
-        alone=_alone(known, q),
+        alone=_alone(known, q, targets),
     )
 
 
-def _alone(known: KnownField | None, q: poutine.Trace) -> Tensor:
+def _alone(known: KnownField | None, q: poutine.Trace, targets: Targets) -> Tensor:
     """log p of u at every aperture by itself; zero without a latent or with unknown redshifts."""
-    if known is None:
-        return torch.zeros(())
-    if "u" not in q.nodes:
-        return known.hidden.new_zeros(known.hidden.shape[0])
+    if known is None or "u" not in q.nodes:
+        return torch.zeros_like(targets.z)
     u = q.nodes["u"]["value"].unflatten(-1, (-1, known.field.nugget.shape[0]))
     density: Tensor = known.field.alone().log_prob(u)
     return density.sum(-1).to(known.hidden.dtype)

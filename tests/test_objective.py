@@ -139,3 +139,17 @@ def test_pyro_plate_is_the_batch():
     model, context, observed, targets = prepared()
     trace = pyro.poutine.trace(model.guide).get_trace(context, observed, targets)
     assert trace.nodes["u"]["fn"].batch_shape == (len(observed),)
+
+
+def test_density_alone_is_the_joint_one_of_a_single_aperture():
+    made = toys(spectra=1)
+    model = small_model(made)
+    generator = torch.Generator().manual_seed(1)
+    observed = observe_part(made.batch, generator)
+    targets = make_targets(made.batch, observed, made.deep, 2, generator)
+    known = model.known_field(
+        model.encode(observed), observed, targets.spectra.aperture, targets.z
+    )
+    u = torch.randn(len(made.batch), 1, 6, generator=generator, dtype=torch.float64)
+    joint = known.field.distribution().log_prob(u.flatten(1))
+    assert torch.allclose(known.field.alone().log_prob(u)[:, 0], joint)

@@ -275,6 +275,17 @@ def test_damaged_weights_are_refused(tmp_path, harm):
         checkpoint.read(tmp_path)
 
 
+def test_other_templates_are_refused(tmp_path, monkeypatch):
+    model = GalaxyModel(SMALL)
+    tensors = {f"model.{name}": part for name, part in model.state_dict().items()}
+    checkpoint.write(tmp_path / "run", tensors, tiny_recipe(), 1, {})
+    other = tmp_path / "templates.npz"
+    other.write_bytes(b"another basis")
+    monkeypatch.setattr(checkpoint, "TEMPLATES", other)
+    with pytest.raises(ValueError, match="Expected the template basis"):
+        checkpoint.read(tmp_path / "run")
+
+
 def test_absent_files_of_a_checkpoint_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="Expected a checkpoint folder"):
         checkpoint.read(tmp_path)
