@@ -45,10 +45,10 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
 
     def tune() -> Sample:
-        return sample(1024, TUNE_SEED)
+        return sample(1024, TUNE_SEED, spectra=False)
 
     def bank() -> Sample:
-        return sample(8192, TRAIN_SEED)
+        return sample(8192, TRAIN_SEED, spectra=False)
 
     def redshift() -> list[Figure]:
         return redshift_figures(

@@ -6,19 +6,21 @@ galaxies:
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from probmmae.batch import Batch
+from probmmae.batch import Batch, Spectra
 from probmmae.instrument import observe
 from probmmae.masking import Task, hide, observe_part
 from probmmae.model import GalaxyModel
 from probmmae.redshift import RedshiftDensity
-from probmmae.simulator import simulate
+from probmmae.simulator import simulate, simulate_block
+from probmmae.simulator.stream import BLOCK
 from probmmae.simulator.survey import Truth
 from probmmae.templates import load_templates
+from probmmae.tokens import PIECE
 
 TRAIN_SEED, TUNE_SEED, RECALIBRATE_SEED, REPORT_SEED = 1, 2, 3, 4
 GRID = 3650.0 * torch.exp(torch.arange(4600, dtype=torch.float32) * 2.302585e-4)
@@ -42,9 +44,31 @@ class Sample:
             yield Sample(self.batch.take(part), self.truth.take(part))
 
 
-def sample(galaxies: int, seed: int) -> Sample:
-    """Simulated galaxies of a seed."""
-    return Sample(*simulate(galaxies, seed))
+def sample(galaxies: int, seed: int, *, spectra: bool = True) -> Sample:
+    """Simulated galaxies of a seed.
+
+    Args:
+        galaxies: How many.
+        seed: Decides which.
+        spectra: Whether to keep the native spectra; without them only their apertures stay, which
+            takes a tenth of the memory.
+    """
+    if spectra:
+        return Sample(*simulate(galaxies, seed))
+    blocks = [_without_spectra(*simulate_block(seed, k)) for k in range(-(-galaxies // BLOCK))]
+    batches, truths = zip(*blocks, strict=True)
+    batch, truth = batches[0].join(batches[1:]), truths[0].join(truths[1:])
+    return Sample(batch.take(slice(0, galaxies)), truth.take(slice(0, galaxies)))
+
+
+def _without_spectra(batch: Batch, truth: Truth) -> tuple[Batch, Truth]:
+    def cut(table: Spectra) -> Spectra:
+        return table.map(lambda part: part[..., :PIECE].clone())
+
+    short = replace(
+        truth, deep=cut(truth.deep), spectrum_flux=truth.spectrum_flux[..., :PIECE].clone()
+    )
+    return replace(batch, spectra=cut(batch.spectra)), short
 
 
 def shown(batch: Batch, what: str) -> Batch:

@@ -1,7 +1,7 @@
 """From a finished run to the checkpoint that the package carries, and its model card.
 
-`python benchmarks/ship.py RUN` writes the averaged weights in half precision; called again without a run
-it only renews the card from the results.
+`python benchmarks/ship.py RUN` writes the averaged weights in half precision; called again without
+a run it only renews the card from the results.
 """
 
 import argparse
@@ -17,20 +17,24 @@ CARD = """# Model card: the shipped checkpoint
 | | |
 |---|---|
 | what | the generative model of `probmmae/model.py`, likelihood "{likelihood}" |
-| parameters | {parameters:,} |
-| trained on | the simulator (`probmmae/simulator`), seed {seed}: {galaxies:,} galaxies with {spectra} scattered \
-apertures each, {catalogue:,} more as catalogue photometry, none seen twice |
-| steps | {steps:,} of {batch} galaxies, Adam, cosine from {rate}, averaged weights (EMA {ema}) |
-| made by | `make train-shipped` (recipe `probmmae/recipes/shipped.toml`), code at commit {commit} |
+| numbers | {parameters:,}, half precision |
+| first stage | {first_steps:,} of {first_planned:,} steps of {first_batch} simulated galaxies |
+| | and {first_catalogue} of catalogue photometry each, seed {first_seed} |
+| second stage | {steps:,} steps of {batch} galaxies, seed {seed}: |
+| | the prior of the latent field anew, the rest frozen |
+| data | `probmmae/simulator`, {spectra} scattered apertures a galaxy, no galaxy twice |
+| made by | `make train-shipped` (recipes `shipped_encoder` and `shipped`) |
+| code | commit {commit} |
 | versions | {versions} |
-| weights | {weights}, half precision, SHA-256 {sha256} |
+| weights | {weights}, SHA-256 {sha256} |
 
-Galaxies of other seeds tune (2), are kept for recalibration (3) and are reported (4): a simulated
-galaxy's identity is (seed, block, row).
+The first stage was stopped at the step above, where its learning rate had fallen to 1.3 % of its
+peak. Galaxies of other seeds tune (2), are kept for recalibration (3) and are reported (4): a
+simulated galaxy's identity is (seed, block, row).
 
 ## What it was never shown
 
-Stars, quasars, mergers, z above 0.65 or below 0.01, bands outside 4800-9800 Angstrom, real data of any kind.
+Stars, quasars, mergers, z above 0.65 or below 0.01, bands outside 4800-9800 Angstrom, real data.
 
 ## Measured
 
@@ -51,8 +55,13 @@ def main() -> None:
         stored = checkpoint.read(options.run)
         if stored.step != stored.recipe.training.steps:
             print(f"note: {options.run} stopped at step {stored.step}, before its last")
+        first = checkpoint.read(Path(stored.recipe.training.start_from or options.run))
         averaged = {name: t for name, t in stored.tensors.items() if name.startswith("model.")}
-        extra = {"commit": commit(), "trained_with": stored.info["versions"]}
+        extra = {
+            "commit": commit(),
+            "trained_with": stored.info["versions"],
+            "first_stage": {"step": first.step, "recipe": first.recipe.to_dict()},
+        }
         checkpoint.write(
             checkpoint.SHIPPED, checkpoint.half(averaged), stored.recipe, stored.step, extra
         )
@@ -63,6 +72,7 @@ def write_card() -> None:
     """The card of what is shipped, with the numbers that are measured."""
     stored = checkpoint.read(checkpoint.SHIPPED)
     recipe, info = stored.recipe, stored.info
+    begun = info["first_stage"]
     path = RESULTS / "main_job.json"
     results = json.loads(path.read_text()) if path.is_file() else {"figures": [], "command": "-"}
     rows = [
@@ -73,14 +83,15 @@ def write_card() -> None:
     card = CARD.format(
         likelihood=recipe.model.likelihood,
         parameters=sum(part.numel() for part in stored.tensors.values()),
+        first_steps=begun["step"],
+        first_planned=begun["recipe"]["training"]["steps"],
+        first_batch=begun["recipe"]["training"]["batch"],
+        first_catalogue=begun["recipe"]["data"]["catalogue"],
+        first_seed=begun["recipe"]["training"]["seed"],
         seed=recipe.training.seed,
-        galaxies=stored.step * recipe.training.batch,
         spectra=recipe.data.spectra,
-        catalogue=stored.step * recipe.data.catalogue,
         steps=stored.step,
         batch=recipe.training.batch,
-        rate=recipe.training.rate,
-        ema=recipe.training.ema,
         commit=info.get("commit", "unknown"),
         versions=", ".join(f"{name} {number}" for name, number in info["versions"].items()),
         weights=info["weights"],

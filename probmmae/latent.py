@@ -194,7 +194,7 @@ class Recognition(nn.Module):
         self.register_buffer("_rows", torch.tril_indices(latent, latent), persistent=False)
 
     def read(self, spectra: Spectra, z: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-        """What a spectrum says: the mean of its factor, and features that tell how far to trust it.
+        """What a spectrum says: the mean of its factor, and features that tell how to trust it.
 
         Shapes (galaxy, spectrum, latent) and (galaxy, spectrum, hidden + 2 latent).
         """
@@ -307,7 +307,8 @@ class LatentPrior(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """u as read off the nearest visible spectrum of each query, and features of that spectrum.
 
-        Shapes (galaxy, draw, query, latent) and (galaxy, draw, query, width); zero without a spectrum.
+        Shapes (galaxy, draw, query, latent) and (galaxy, draw, query, width); zero where no
+        spectrum is visible.
         """
         present = (spectra.ivar > 0).any(-1)
         galaxies, draws = z.shape

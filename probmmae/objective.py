@@ -35,8 +35,8 @@ class ObjectiveConfig:
     kl: float = 1.0
     """Weight of the KL divergence."""
     alone: float = 0.0
-    """Weight of the density of u at every aperture by itself. Apertures of one galaxy are alike, so the
-    joint density is steepest in their differences; this term teaches the mean first."""
+    """Weight of the density of u at every aperture by itself. Apertures of one galaxy are alike,
+    so the joint density is steepest in their differences; this term teaches the mean first."""
     cells: int = 12
     """Image patches decoded per galaxy."""
     decoded: float = 1.0
@@ -151,7 +151,9 @@ def _alone(known: KnownField | None, q: poutine.Trace, targets: Targets) -> Tens
     """log p of u at every aperture by itself; zero without a latent or with unknown redshifts."""
     if known is None or "u" not in q.nodes:
         return torch.zeros_like(targets.z)
-    u = q.nodes["u"]["value"].unflatten(-1, (-1, known.field.nugget.shape[0]))
+    drawn: Tensor | None = q.nodes["u"]["value"]
+    assert drawn is not None
+    u = drawn.unflatten(-1, (-1, known.field.nugget.shape[0]))
     density: Tensor = known.field.alone().log_prob(u)
     return density.sum(-1).to(known.hidden.dtype)
 

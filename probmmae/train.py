@@ -130,7 +130,7 @@ def new_state(recipe: Recipe) -> State:
 
 
 def _continued(recipe: Recipe, earlier: checkpoint.Stored) -> GalaxyModel:
-    """The averaged weights of an earlier run; parameters named in `only` are new, all others frozen."""
+    """The averaged weights of an earlier run; what `only` names is new, all else frozen."""
     only = recipe.training.only
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.training.seed)
