@@ -91,10 +91,10 @@ def flexzboost(python: str, train: Sample, report: Sample) -> dict[str, Evidence
         out = Path(folder) / "out.npz"
         command = [python, str(script), "--train", f"{folder}/train.npz"]
         command += ["--test", f"{folder}/test.npz", "-o", str(out)]
-        subprocess.run([*command, "--variants", "default", "errors"], check=True)
+        subprocess.run([*command, "--variants", "default"], check=True)
         said = np.load(out)
         found = {}
-        variants = {"": "FlexZBoost, default", "_errors": "FlexZBoost, errors as inputs"}
+        variants = {"": "FlexZBoost, default"}
         for suffix, name in variants.items():
             found[name] = density_evidence(
                 f"photometry to redshift, {name}",
