@@ -20,6 +20,7 @@ from results_file import Figure, write_results
 from spectrum_job import image_to_spectrum, spectrum_to_spectrum
 
 from probmmae import checkpoint
+from probmmae.config import read_recipe
 
 PARTS = ("redshift", "spectrum", "masked", "latent", "cost", "real")
 
@@ -39,7 +40,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=REPORT_SEED)
     options = parser.parse_args()
     network = checkpoint.load_model(options.checkpoint)
-    recipe = checkpoint.read(options.checkpoint or checkpoint.SHIPPED).recipe
+    recipe = read_recipe(Path("probmmae/recipes/shipped_encoder.toml"))
     rivals = {f.name: checkpoint.load_model(f) for f in options.baselines}
     report = sample(options.galaxies, options.seed)
     options.work.mkdir(parents=True, exist_ok=True)
@@ -91,11 +92,7 @@ def main() -> None:
         path = options.work / f"{name}.json"
         if path.is_file():
             figures += json.loads(path.read_text())
-    baselines = " ".join(str(folder) for folder in options.baselines)
-    command = (
-        f"make main-job  # python benchmarks/main_job.py --baselines {baselines} "
-        f"--galaxies {options.galaxies} --draws {options.draws} --bank {options.bank}"
-    )
+    command = f"make main-job  # {options.galaxies} galaxies, a bank of {options.bank}"
     path = write_results("main_job", command, seed=options.seed, figures=figures)
     missed = [one for one in figures if one["met"] is False]
     print(f"{path}: {len(figures)} figures, {len(missed)} miss their goal")

@@ -88,7 +88,7 @@ def network_draws(
             torch.zeros(len(z), 1), torch.log1p(z)[:, None], torch.full((len(z), 1), 1e-5)
         )
         generator = torch.Generator().manual_seed(seed * 100_003 + start)
-        count = draws if network.config.likelihood != "mse" else 1
+        count = draws if network.config.likelihood != "mse" else 2  # equal
         made = draw(network, spike, z, torch.ones_like(z, dtype=torch.bool), count, generator)
         wavelength = GRID.expand(len(z), 1, -1).contiguous()
         sigma = wavelength / RESOLUTION / 2.3548
@@ -261,7 +261,7 @@ def image_to_spectrum(
         said = collect(report, network_draws(rival, "image", draws // 2, seed), seed=seed)
         features = said.features
         if rival.config.likelihood == "mse":
-            held = collect(tune, network_draws(rival, "image", 1, seed + 1), seed=seed)
+            held = collect(tune, network_draws(rival, "image", 2, seed + 1), seed=seed)
             features = _with_residuals(features, held.features, report, tune, draws, seed)
         rivals[name] = judge(f"{label}, {name}", features, truth, {})
         figures += width_figures(f"{label}, {name}", said.mean, report)

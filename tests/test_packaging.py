@@ -100,7 +100,9 @@ def test_wheel_holds_the_repository_and_nothing_else(wheel):
         for package in SETUPTOOLS["packages"]
         for path in folder_of(package).glob("*.py")
     }
-    expected |= {path.relative_to(ROOT).as_posix() for path in DATA} | {"probmmae/py.typed"}
+    recipes = (ROOT / "probmmae" / "recipes").glob("*.toml")
+    carried = [*DATA, *recipes, ROOT / "probmmae" / "py.typed"]
+    expected |= {path.relative_to(ROOT).as_posix() for path in carried}
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
         (top_level,) = [n for n in archive.namelist() if n.endswith("top_level.txt")]
