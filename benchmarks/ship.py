@@ -11,6 +11,7 @@ from pathlib import Path
 from results_file import RESULTS, commit
 
 from probmmae import checkpoint
+from probmmae.config import parse_recipe
 
 CARD = """# Model card: the shipped checkpoint
 
@@ -18,19 +19,18 @@ CARD = """# Model card: the shipped checkpoint
 |---|---|
 | what | the generative model of `probmmae/model.py`, likelihood "{likelihood}" |
 | numbers | {parameters:,}, half precision |
-| first stage | {first_steps:,} of {first_planned:,} steps of {first_batch} simulated galaxies |
-| | and {first_catalogue} of catalogue photometry each, seed {first_seed} |
-| second stage | {steps:,} steps of {batch} galaxies, seed {seed}: |
-| | the prior of the latent field anew, the rest frozen |
+| start | code, guide and reader from {start:,} simulated blocks (`probmmae/start.py`) |
+| first stage | {first_steps:,} steps of {first.batch} simulated galaxies, seed {first.seed} |
+| second stage | {steps:,} steps of {batch}, and {catalogue} catalogue rows each, seed {seed} |
+| frozen | {frozen} |
 | data | `probmmae/simulator`, {spectra} scattered apertures a galaxy, no galaxy twice |
-| made by | `make train-shipped` (recipes `shipped_encoder` and `shipped`) |
+| made by | `make train-shipped` (recipes `shipped_first` and `shipped`) |
 | code | commit {commit} |
 | versions | {versions} |
 | weights | {weights}, SHA-256 {sha256} |
 
-The first stage was stopped at the step above, where its learning rate had fallen to 1.3 % of its
-peak. Galaxies of other seeds tune (2), are kept for recalibration (3) and are reported (4): a
-simulated galaxy's identity is (seed, block, row).
+Galaxies of other seeds tune (2), are kept for recalibration (3) and are reported (4): a simulated
+galaxy's identity is (seed, block, row).
 
 ## What it was never shown
 
@@ -55,8 +55,8 @@ def main() -> None:
         stored = checkpoint.read(options.run)
         if stored.step != stored.recipe.training.steps:
             print(f"note: {options.run} stopped at step {stored.step}, before its last")
-        first = checkpoint.read(Path(stored.recipe.training.start_from or options.run))
         averaged = {name: t for name, t in stored.tensors.items() if name.startswith("model.")}
+        first = checkpoint.read(Path(stored.recipe.training.start_from or options.run))
         extra = {
             "commit": commit(),
             "trained_with": stored.info["versions"],
@@ -73,6 +73,7 @@ def write_card() -> None:
     stored = checkpoint.read(checkpoint.SHIPPED)
     recipe, info = stored.recipe, stored.info
     begun = info["first_stage"]
+    first = parse_recipe(begun["recipe"], "the first stage").training
     path = RESULTS / "main_job.json"
     results = json.loads(path.read_text()) if path.is_file() else {"figures": [], "command": "-"}
     rows = [
@@ -83,11 +84,11 @@ def write_card() -> None:
     card = CARD.format(
         likelihood=recipe.model.likelihood,
         parameters=sum(part.numel() for part in stored.tensors.values()),
+        start=first.start_blocks,
+        first=first,
         first_steps=begun["step"],
-        first_planned=begun["recipe"]["training"]["steps"],
-        first_batch=begun["recipe"]["training"]["batch"],
-        first_catalogue=begun["recipe"]["data"]["catalogue"],
-        first_seed=begun["recipe"]["training"]["seed"],
+        catalogue=recipe.data.catalogue,
+        frozen=", ".join(f"`{name}`" for name in recipe.training.frozen) or "none",
         seed=recipe.training.seed,
         spectra=recipe.data.spectra,
         steps=stored.step,

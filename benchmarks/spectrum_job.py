@@ -18,7 +18,7 @@ from probmmae.calibration.scores import crps_draws
 from probmmae.inference.amortized import draw, spectra_at
 from probmmae.model import GalaxyModel
 from probmmae.redshift import RedshiftDensity
-from probmmae.tokens import apertures, galaxy_scale
+from probmmae.tokens import CENTRAL_RADII, apertures, galaxy_scale
 
 EDGES = (2400.0, 3700.0, 4200.0, 5200.0, 6400.0, 6700.0, 8000.0, 10300.0)
 """Bands of rest wavelength in which pixels are judged, Angstrom."""
@@ -115,7 +115,9 @@ def image_features(sample: Sample) -> np.ndarray:
             [torch.zeros(len(scale), 2), part.batch.spectra.aperture[:, 0, :2]], dim=1
         )
         looked = apertures(observed.images, where, scale)
-        asinh_flux = looked.unflatten(-1, (-1, 3))[..., 0].flatten(1)
+        asinh_flux = (
+            looked[..., : 3 * len(CENTRAL_RADII)].unflatten(-1, (-1, 3))[..., 0].flatten(1)
+        )
         rows.append(
             torch.cat(
                 [

@@ -56,29 +56,31 @@ class TrainingConfig:
     """Peak learning rate; warmed up, then a cosine to zero."""
     warmup: int = 300
     """Steps of linear warm-up."""
+    decay: int | None = None
+    """Step at which the cosine reaches zero; `steps` by default, more for a run that is gone on
+    from."""
     weight_decay: float = 0.01
     clip: float = 1.0
     """Largest gradient norm of each room (encoder and heads; decoder and guide)."""
     ema: float = 0.999
     """Decay of the averaged weights that are saved for use."""
     start_from: str | None = None
-    """Folder of an earlier run whose weights this one begins with; without it the model is new."""
-    only: tuple[str, ...] = ()
-    """Beginnings of the names of the parameters that are trained, anew, on top of `start_from`."""
+    """Folder of an earlier run whose weights this one begins with, where they have the same
+    shape; without it the model is new."""
+    frozen: tuple[str, ...] = ()
+    """Beginnings of the names of the parameters that stay as they begin."""
     seed: int = 0
     save_every: int = 500
     """Steps between resumable states."""
     devices: int = 1
     """Processes (CPU) or GPUs."""
-    start_blocks: int = 80
-    """Simulated blocks that the untrained model's decoder and guide are fitted to (`start`)."""
+    start_blocks: int = 100
+    """Simulated blocks that the untrained model's code, guide and reader are fitted to."""
     start_rounds: int = 25
     """Times that the start goes through them."""
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        if self.only and self.start_from is None:
-            raise ValueError(f"Expected start_from with only = {self.only}; got none.")
         if self.steps < 1 or self.batch < 1 or self.devices < 1:
             raise ValueError(
                 "Expected steps, batch and devices of at least 1; "

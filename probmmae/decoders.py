@@ -10,7 +10,6 @@ Axes: row (any leading axes), basis, line, pixel, knot, mode; galaxy, band, cell
 """
 
 import math
-from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Float
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from probmmae.encoder import Block, Context, fourier
 from probmmae.instrument import RestSpectrum
+from probmmae.latent import LEVEL
 from probmmae.templates import Templates
 from probmmae.tokens import PATCH, SPECTRAL_UNIT
 
@@ -26,16 +26,6 @@ _KNOT_RANGE = (2000.0, 10900.0)
 _MODES = 3
 _LINE_FLOOR = 0.02
 """Angstrom: line strengths are logarithmic above this equivalent width, linear below."""
-
-
-@dataclass(frozen=True)
-class Summary:
-    """An aperture's physical numbers as one vector, standardised, and their principal axes."""
-
-    mean: Float[Tensor, " physical"]
-    deviation: Float[Tensor, " physical"]
-    axes: Float[Tensor, "physical latent"]
-    """Columns: principal axes of the standardised numbers times the root of their variance."""
 
 
 def continuum_level(templates: Templates) -> Float[Tensor, " basis"]:
@@ -81,59 +71,39 @@ def from_physical(
     )
 
 
-def summarise(templates: Templates, rest: RestSpectrum, scale: Tensor, latent: int) -> Summary:
-    """Principal axes of many apertures' physical numbers: where the decoder starts from."""
-    numbers = to_physical(templates, rest, scale).double()
-    basis, line = templates.continuum.shape[0], templates.line_wavelength.shape[0]
-    mean, deviation = numbers.mean(0), numbers.std(0).clamp(min=1e-4)
-    # Weights of curves count by the flux they move, lines by the root of the flux they carry, and
-    # each of the three motions, which few spectra resolve, a quarter of what the level counts.
-    moved = templates.continuum.double().square().mean(1).sqrt() * deviation[1 : 1 + basis]
-    carried = rest.lines.double().mean(0).clamp(min=0)
-    carried = (carried / carried.max()).sqrt().clamp(min=0.1)
-    count = torch.ones_like(deviation)
-    count[1 : 1 + basis] = moved * math.sqrt(8) / moved.square().sum().sqrt()
-    count[1 + basis : 1 + basis + line] = carried * math.sqrt(8) / carried.square().sum().sqrt()
-    count[-3:] = 0.5
-    deviation = deviation / count
-    standard = (numbers - mean) / deviation
-    _, size, axes = torch.linalg.svd(standard, full_matrices=False)
-    root = size[:latent] / math.sqrt(len(numbers))
-    return Summary(mean.float(), deviation.float(), (axes[:latent].T * root).float())
-
-
 class SpectrumDecoder(nn.Module):
-    """u to the light an aperture collects, and the model's own uncertainty of it."""
+    """u to the light an aperture collects, and the model's own uncertainty of it.
+
+    u[0] is the level (ln of the continuum over the galaxy's scale, plus `LEVEL`); the rest of u
+    is the code of everything relative to that level (`start` makes it).
+    """
 
     def __init__(self, templates: Templates, latent: int, hidden: int) -> None:
         super().__init__()
-        physical = templates.continuum.shape[0] + templates.line_wavelength.shape[0] + 4
-        self.templates = templates
-        for field in fields(Summary):
-            shape = (physical, latent) if field.name == "axes" else (physical,)
-            self.register_buffer(field.name, torch.zeros(shape))
+        relative = templates.continuum.shape[0] + templates.line_wavelength.shape[0] + 3
+        self.templates, self.hidden = templates, hidden
+        self.register_buffer("mean", torch.zeros(relative))
+        self.register_buffer("deviation", torch.ones(relative))
+        self.straight = nn.Linear(latent - 1, relative, bias=False)
         self.bend = nn.Sequential(
-            nn.Linear(latent, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(),
-            nn.Linear(hidden, physical),
+            nn.Linear(latent - 1, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(),
+            nn.Linear(hidden, relative),
         )  # fmt: skip
-        last = self.bend[-1]
-        assert isinstance(last, nn.Linear)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-        self.log_intrinsic = nn.Parameter(torch.full((_KNOTS,), math.log(0.05)))
-        self.log_calibration = nn.Parameter(torch.full((_MODES,), math.log(0.01)))
+        self.log_intrinsic = nn.Parameter(torch.full((_KNOTS,), math.log(0.01)))
+        self.log_calibration = nn.Parameter(torch.full((_MODES,), math.log(0.005)))
 
-    def set_summary(self, summary: Summary) -> None:
-        """Start from the principal axes of many apertures."""
-        for field in fields(Summary):
-            self.get_buffer(field.name).copy_(getattr(summary, field.name))
+    def standard(self, code: Float[Tensor, "*rows code"]) -> Float[Tensor, "*rows relative"]:
+        """Standardised numbers relative to the level, from u without its level."""
+        return self.straight(code) + self.bend(code)
 
     def forward(
         self, u: Float[Tensor, "*rows latent"], scale: Float[Tensor, "*rows"]
     ) -> RestSpectrum:
         """The mean light of an aperture with latent u; `scale` is the galaxy's, nanomaggies."""
-        standard = u @ self.get_buffer("axes").T + self.bend(u)
-        physical = self.get_buffer("mean") + self.get_buffer("deviation") * standard
+        relative = self.get_buffer("mean") + self.get_buffer("deviation") * self.standard(
+            u[..., 1:]
+        )
+        physical = torch.cat([u[..., :1] - LEVEL, relative], dim=-1)
         return from_physical(self.templates, physical, scale)
 
     def uncertainty(

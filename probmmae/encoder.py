@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from probmmae.tokens import CENTRAL_RADII, PATCH, PIECE, Tokens
+from probmmae.tokens import APERTURE_FEATURES, PATCH, PHOTOMETRY_FEATURES, PIECE, Tokens
 
 SUMMARY_TOKENS = 3
 """The first tokens of every context: summary, central apertures, photometry."""
@@ -106,12 +106,11 @@ class Encoder(nn.Module):
 
     def __init__(self, width: int, depth: int, heads: int) -> None:
         super().__init__()
-        radii = 3 * len(CENTRAL_RADII)
         self.cells = BandSum(PATCH**2 + 3, 3, 2 * width, width)
-        self.central = BandSum(radii, 3, 3 * width, width)
-        self.photometry = BandSum(3, 1, 3 * width, width)
+        self.central = BandSum(APERTURE_FEATURES, 3, 3 * width, width)
+        self.photometry = BandSum(PHOTOMETRY_FEATURES, 1, 3 * width, width)
         self.cell_position = nn.Linear(2 * 2 * 6 + 2, width)
-        self.pieces = nn.Linear(PIECE, width)
+        self.pieces = nn.Linear(2 * PIECE, width)
         self.piece_position = nn.Sequential(
             nn.Linear(8 + 2 * 16, width), nn.GELU(), nn.Linear(width, width)
         )

@@ -12,9 +12,9 @@ the context around s and of z. The joint density of u at any list of apertures i
 apertures of one galaxy are correlated by structure and by what multi-aperture galaxies teach;
 class, g and e(.) drawn once make one coherent galaxy at every position.
 
-The guide updates that prior with a Gaussian pseudo-measurement of u per spectrum, read off the
-spectrum in its rest frame: q = prior x factors. Where a spectrum says nothing, q falls back to the
-prior and its KL to zero.
+The guide reads a Gaussian pseudo-measurement of u off each spectrum in its rest frame: where
+there is a spectrum q is that times the code's population, N(0, 1); where there is none it is the
+prior's conditional, and adds nothing to the KL.
 
 Axes: galaxy, draw, query (aperture), spectrum, class, latent, shared (global latents), bin.
 """
@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from probmmae.batch import Images, Spectra
 from probmmae.encoder import BandSum, Block, Context, fourier
 from probmmae.tokens import (
-    CENTRAL_RADII,
+    APERTURE_FEATURES,
     SPECTRAL_UNIT,
     apertures,
     band_coordinates,
@@ -40,8 +40,12 @@ from probmmae.tokens import (
 REST_RANGE = (2200.0, 10600.0)
 """Rest wavelengths that the recognition network bins, Angstrom."""
 REST_BINS = 768
+LEVEL = 2.0
+"""u[0] is ln(continuum level of the aperture / scale of the galaxy) plus this: about standard."""
 
 
+_AROUND = 21
+"""Bins that a line is seen against."""
 _PER_DRAW = ("logits", "mean", "spread", "shared", "local", "kernel")
 
 
@@ -64,8 +68,8 @@ class Field:
         parts = {name: getattr(self, name)[:, draw] for name in _PER_DRAW}
         return Field(**parts, nugget=self.nugget)
 
-    def covariance(self) -> Float[Tensor, "*galaxy class joint joint"]:
-        """Covariance of (query, latent) within each class, double precision."""
+    def _common(self) -> Float[Tensor, "*galaxy joint joint"]:
+        """Covariance of (query, latent) in units of the spread, which all classes share."""
         shared, local = self.shared.double(), self.local.double()
         outer = torch.einsum("...qis,...pjs->...qipj", shared, shared)
         outer = outer + self.kernel.double()[..., :, None, :, None] * torch.einsum(
@@ -74,22 +78,29 @@ class Field:
         joint = outer.shape[-4] * outer.shape[-3]
         outer = outer.reshape(*outer.shape[:-4], joint, joint)
         queries = self.shared.shape[-3]
-        outer = outer + torch.diag(self.nugget.double().repeat(queries) ** 2 + 1e-6)
-        spread = self.spread.double().transpose(-3, -2).flatten(-2)
-        return outer[..., None, :, :] * spread[..., :, None] * spread[..., None, :]
+        return outer + torch.diag(self.nugget.double().repeat(queries) ** 2 + 1e-6)
+
+    def _spreads(self) -> Float[Tensor, "*galaxy class joint"]:
+        return self.spread.double().transpose(-3, -2).flatten(-2)
+
+    def covariance(self) -> Float[Tensor, "*galaxy class joint joint"]:
+        """Covariance of (query, latent) within each class, double precision."""
+        spread = self._spreads()
+        return self._common()[..., None, :, :] * spread[..., :, None] * spread[..., None, :]
 
     def alone(self) -> MixtureSameFamily:
         """The density of u at every query by itself: batch axes (*galaxy, query)."""
         shared, local = self.shared.double(), self.local.double()
         inner = shared @ shared.mT + local @ local.mT
         inner = inner + torch.diag(self.nugget.double() ** 2 + 1e-6)
-        spread = self.spread.double()
-        scaled = inner[..., None, :, :] * spread[..., :, None] * spread[..., None, :]
+        root = torch.linalg.cholesky(inner)[..., None, :, :]
         logits = self.logits.double()[..., None, :].expand(self.mean.shape[:-1])
         return MixtureSameFamily(
             Categorical(logits=logits, validate_args=False),
             MultivariateNormal(
-                self.mean.double(), scale_tril=torch.linalg.cholesky(scaled), validate_args=False
+                self.mean.double(),
+                scale_tril=self.spread.double()[..., None] * root,
+                validate_args=False,
             ),
             validate_args=False,
         )
@@ -100,11 +111,12 @@ class Field:
 
     def distribution(self) -> MixtureSameFamily:
         """The exact joint density of u at all queries."""
+        root = torch.linalg.cholesky(self._common())
         return MixtureSameFamily(
             Categorical(logits=self.logits.double(), validate_args=False),
             MultivariateNormal(
                 self.means(),
-                scale_tril=torch.linalg.cholesky(self.covariance()),
+                scale_tril=self._spreads()[..., None] * root[..., None, :, :],
                 validate_args=False,
             ),
             validate_args=False,
@@ -116,8 +128,11 @@ class Field:
         means = self.means()
         mean = (weight[..., None] * means).sum(-2)
         offset = means - mean[..., None, :]
-        between = (weight[..., None, None] * offset[..., :, None] * offset[..., None, :]).sum(-3)
-        return mean, (weight[..., None, None] * self.covariance()).sum(-3) + between
+        weighted = weight[..., None] * offset
+        between = torch.einsum("...ki,...kj->...ij", weighted, offset)
+        spread = self._spreads()
+        within = torch.einsum("...ki,...kj->...ij", weight[..., None] * spread, spread)
+        return mean, self._common() * within + between
 
 
 @dataclass(frozen=True)
@@ -129,23 +144,35 @@ class PseudoMeasurement:
     """Lower-triangular root of the precision; zero where there is no spectrum."""
 
     def update(self, field: Field) -> MultivariateNormal:
-        """q(u): the prior's moments times the factors (one per query), as one joint normal."""
+        """q(u): where there is a spectrum, what it says of the code; elsewhere p(u | u there).
+
+        The code is standard normal over the population (`code`), so a spectrum's own posterior is
+        its factor times N(0, 1). Where the spectrum leaves the code open q is N(0, 1) too, which
+        holds p(u | z, c) to the region that the decoder knows. One joint normal of all queries.
+        """
         mean, covariance = (part.detach() for part in field.moments())
         prior = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
         root = self.root_precision.double()
         factor = root @ root.transpose(-1, -2)
         latent = factor.shape[-1]
+        identity = torch.eye(latent, dtype=factor.dtype, device=factor.device)
+        present = (root.diagonal(dim1=-2, dim2=-1) > 0).flatten(-2).to(factor.dtype)
+        # The prior's own say where there is a spectrum is taken out: inverse of that block.
+        both = present[..., :, None] * present[..., None, :]
+        own = covariance * both + torch.diag_embed(1 - present)
+        own = torch.cholesky_inverse(torch.linalg.cholesky(own)) * both
         blocks = torch.zeros_like(prior)
         pull = (factor @ self.mean.double()[..., None])[..., 0].flatten(-2)
         for index in range(factor.shape[-3]):
             part = slice(index * latent, (index + 1) * latent)
-            blocks[..., part, part] = factor[..., index, :, :]
-        lower = torch.linalg.cholesky(prior + blocks)
-        pulled = (prior @ mean[..., None])[..., 0] + pull
+            there = present[..., part, None]
+            blocks[..., part, part] = factor[..., index, :, :] + identity * there
+        lower = torch.linalg.cholesky(prior - own + blocks)
+        pulled = ((prior - own) @ mean[..., None])[..., 0] + pull
         centre = torch.cholesky_solve(pulled[..., None], lower)[..., 0]
         # The root of the covariance from the root of the precision: (L L^T)^-1 = L^-T L^-1.
-        identity = torch.eye(lower.shape[-1], dtype=lower.dtype, device=lower.device)
-        inverse = torch.linalg.solve_triangular(lower, identity.expand_as(lower), upper=False)
+        whole = torch.eye(lower.shape[-1], dtype=lower.dtype, device=lower.device)
+        inverse = torch.linalg.solve_triangular(lower, whole.expand_as(lower), upper=False)
         spread = inverse.transpose(-1, -2) @ inverse
         return MultivariateNormal(
             centre, scale_tril=torch.linalg.cholesky(spread), validate_args=False
@@ -178,6 +205,22 @@ def rest_bins(
     )
 
 
+def _with_lines(bins: Float[Tensor, "*rows feature"]) -> Float[Tensor, "*rows wider"]:
+    """`rest_bins` and, amplified, what stands out of their surroundings: lines and breaks."""
+    value, depth = bins[..., :REST_BINS], bins[..., REST_BINS : 2 * REST_BINS]
+    total = torch.expm1(10 * depth)
+    reliability = total / (1 + total)
+
+    def smooth(part: Tensor) -> Tensor:
+        rows = torch.nn.functional.avg_pool1d(
+            part.reshape(-1, 1, REST_BINS), _AROUND, 1, _AROUND // 2, count_include_pad=False
+        )
+        return rows.reshape(part.shape)
+
+    local = reliability * smooth(value) / smooth(reliability).clamp(min=1e-3)
+    return torch.cat([bins, torch.asinh(8 * (value - local))], dim=-1)
+
+
 class Recognition(nn.Module):
     """From a spectrum in its rest frame to features, and to a pseudo-measurement of u."""
 
@@ -185,7 +228,7 @@ class Recognition(nn.Module):
         super().__init__()
         self.latent = latent
         self.layers = nn.Sequential(
-            nn.Linear(2 * REST_BINS + 1, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU()
+            nn.Linear(3 * REST_BINS + 1, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU()
         )
         self.mean = nn.Linear(hidden, latent)
         self.root = nn.Linear(hidden, latent * (latent + 1) // 2)
@@ -201,17 +244,21 @@ class Recognition(nn.Module):
         bins = rest_bins(spectra, z, scale)
         mean, root = self.factor(bins)
         sharp = root.diagonal(dim1=-2, dim2=-1).log()
-        return mean, torch.cat([self.layers(bins), mean, sharp], dim=-1)
+        return mean, torch.cat([self.layers(_with_lines(bins)), mean, sharp], dim=-1)
 
     def factor(self, bins: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and lower root of the precision that rest-frame bins (last axis) give."""
-        hidden = self.layers(bins)
+        hidden = self.layers(_with_lines(bins))
         flat = self.root(hidden)
         root = flat.new_zeros(*flat.shape[:-1], self.latent, self.latent)
         rows, columns = self.get_buffer("_rows")
         root[..., rows, columns] = flat
         diagonal = torch.exp(root.diagonal(dim1=-2, dim2=-1).clamp(-8, 8) + 1.0)
-        return self.mean(hidden), root.tril(-1) + torch.diag_embed(diagonal)
+        # The level of the spectrum itself is the first guess of the level of its continuum.
+        level = torch.cat(
+            [bins[..., -1:] + LEVEL, torch.zeros_like(flat[..., 1 : self.latent])], -1
+        )
+        return self.mean(hidden) + level, root.tril(-1) + torch.diag_embed(diagonal)
 
     def forward(self, spectra: Spectra, z: Tensor, scale: Tensor) -> PseudoMeasurement:
         """The factor of each spectrum; nothing where a spectrum has no pixel."""
@@ -228,7 +275,9 @@ class LatentPrior(nn.Module):
     ) -> None:
         super().__init__()
         self.latent, self.shared, self.classes = latent, shared, classes
-        self.under = BandSum(3 * len(CENTRAL_RADII), 3, 3 * width, width)
+        # Its own reader: the guide's is tuned to all that is known, and amplifies noise.
+        self.reader = Recognition(hidden, latent)
+        self.under = BandSum(APERTURE_FEATURES, 3, 3 * width, width)
         self.position = nn.Linear(4 + 2 * 2 * 6, width)
         self.redshift = nn.Sequential(nn.Linear(13, width), nn.GELU(), nn.Linear(width, width))
         self.nearest = nn.Sequential(
@@ -238,9 +287,11 @@ class LatentPrior(nn.Module):
         per_query = (2 * classes + shared + 1) * latent + latent * (latent + 1) // 2
         self.head = nn.Sequential(
             nn.LayerNorm(width),
-            nn.Linear(width, 3 * width),
+            nn.Linear(width, 4 * width),
             nn.GELU(),
-            nn.Linear(3 * width, per_query),
+            nn.Linear(4 * width, 4 * width),
+            nn.GELU(),
+            nn.Linear(4 * width, per_query),
         )
         self.class_head = nn.Sequential(
             nn.Linear(4 * width, width), nn.GELU(), nn.Linear(width, classes)
@@ -268,7 +319,6 @@ class LatentPrior(nn.Module):
         spectra: Spectra,
         aperture: Float[Tensor, "galaxy query 4"],
         z: Float[Tensor, "galaxy draw"],
-        recognition: Recognition,
     ) -> tuple[Field, Tensor]:
         """The field at the queries for each redshift draw, and the queries' hidden features.
 
@@ -287,7 +337,7 @@ class LatentPrior(nn.Module):
         here = under * seen.any(1)[:, None, None] + self.position(place)
         redshift = self.redshift_features(z)
         hidden = here[:, None] + redshift[:, :, None]
-        near, told = self._from_spectra(spectra, aperture, z, context.scale, recognition)
+        near, told = self._from_spectra(spectra, aperture, z, context.scale)
         hidden = hidden + told
         flat = hidden.flatten(1, 2)
         for block in self.blocks:
@@ -303,7 +353,6 @@ class LatentPrior(nn.Module):
         aperture: Tensor,
         z: Tensor,
         scale: Tensor,
-        recognition: Recognition,
     ) -> tuple[Tensor, Tensor]:
         """u as read off the nearest visible spectrum of each query, and features of that spectrum.
 
@@ -320,7 +369,7 @@ class LatentPrior(nn.Module):
         nearest = distance.argmin(-1)
         rows = torch.arange(galaxies, device=z.device)[:, None]
         repeated = spectra.map(lambda part: part.repeat_interleave(draws, 0))
-        both = recognition.read(repeated, z.flatten(), scale.repeat_interleave(draws))
+        both = self.reader.read(repeated, z.flatten(), scale.repeat_interleave(draws))
         mean, read = (
             part.unflatten(0, (galaxies, draws)).transpose(1, 2)[rows, nearest] for part in both
         )

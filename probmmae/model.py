@@ -64,7 +64,7 @@ class ModelConfig:
     """Numbers in u at one position."""
     shared: int = 8
     """Global latents that correlate positions."""
-    classes: int = 4
+    classes: int = 8
     """Galaxy-wide classes of the prior of u."""
     components: int = 8
     """Components of the redshift mixture."""
@@ -153,9 +153,7 @@ class GalaxyModel(nn.Module):
         self, context: Context, observed: Batch, aperture: Tensor, z: Float[Tensor, "galaxy draw"]
     ) -> tuple[Field, Tensor]:
         """p(u | z, c) at the apertures for every redshift draw; see `LatentPrior`."""
-        field, hidden = self.prior(
-            context, observed.images, observed.spectra, aperture, z, self.recognition
-        )
+        field, hidden = self.prior(context, observed.images, observed.spectra, aperture, z)
         return field, hidden
 
     def known_field(

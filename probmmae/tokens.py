@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from probmmae.batch import NANOMAGGIE_FLAMBDA, Batch, Images, Spectra
+from probmmae.batch import NANOMAGGIE_FLAMBDA, Batch, Images, PhotometryTable, Spectra
 
 PATCH = 8
 """Side of an image patch, pixels."""
@@ -28,6 +28,12 @@ SPECTRAL_UNIT = NANOMAGGIE_FLAMBDA / 6000.0**2
 """f_lambda (1e-17 erg/s/cm2/Angstrom) of a nanomaggie at 6000 Angstrom: one scale for all data."""
 CENTRAL_RADII = (0.5, 0.9, 1.6, 2.8, 5.0)
 """Widths of the soft apertures around a position, arcsec."""
+_AROUND = 41
+"""Pixels that a line is seen against."""
+APERTURE_FEATURES = 5 * len(CENTRAL_RADII) + 1
+"""Features a band of the soft apertures (`apertures`)."""
+PHOTOMETRY_FEATURES = 6
+"""Features a band of the photometry (`tokenize`)."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +52,13 @@ class Tokens:
     """`band_coordinates` of the images."""
     central: Float[Tensor, "galaxy band feature"]
     """Soft-aperture fluxes around the galaxy's centre (`apertures`)."""
-    photometry_values: Float[Tensor, "galaxy phot 3"]
-    """asinh flux, asinh signal-to-noise, ln error, in units of the scale."""
+    photometry_values: Float[Tensor, "galaxy phot number"]
+    """asinh flux, asinh signal-to-noise, ln error, in units of the scale; `contrasts`."""
     photometry_band: Float[Tensor, "galaxy phot 1"]
     """ln(wavelength / 6000 A)."""
     photometry_visible: Bool[Tensor, "galaxy phot"]
-    piece_values: Float[Tensor, "galaxy piece pixel"]
+    piece_values: Float[Tensor, "galaxy piece value"]
+    """asinh of flux over the spectrum's level; then, amplified, what stands out of `_AROUND`."""
     piece_coordinates: Float[Tensor, "galaxy piece coordinate"]
     """ln(wavelength / 6000 A), ln pixel width, ln LSF width (relative), mean reliability, ln level
     of the spectrum against the scale, dx, dy, ln diameter."""
@@ -65,7 +72,7 @@ def apertures(
 
     For every radius in `CENTRAL_RADII`: asinh of the flux (visible pixels stand for hidden ones)
     over 5 % of the scale, asinh of its signal-to-noise, and the share of the aperture that is
-    visible.
+    visible; then the `contrasts` of all radii.
     """
     visible = (images.ivar > 0).to(images.flux.dtype)
     variance = visible / images.ivar.clamp(min=1e-20)
@@ -93,7 +100,87 @@ def apertures(
         ],
         dim=-1,
     )
-    return features.flatten(-2)
+    error = noise / share.clamp(min=0.05)
+    seen = (images.ivar > 0).flatten(2).any(-1)
+    by_band = (part.transpose(1, 2) for part in (whole, error, present))
+    colours = contrasts(*by_band, wavelength=images.wavelength, visible=seen).transpose(1, 2)
+    return torch.cat([features.flatten(-2), colours], dim=-1)
+
+
+def forced_photometry(images: Images) -> PhotometryTable:
+    """Fluxes of the galaxy in every band through one profile, the stack of its visible images.
+
+    The amplitude of the profile that fits a band best (by ivar): colours of high signal-to-noise,
+    whatever the size of the galaxy. The profile is what of the smoothed stack stands out of its
+    noise, within 5 arcsec or so of the centre. Bands without a visible pixel have ivar 0.
+    """
+    weight = images.ivar.sum(1)
+    stack = (images.flux * images.ivar).sum(1) / weight.clamp(min=1e-20)
+    seen = (weight > 0).to(stack.dtype)
+    variance = seen / weight.clamp(min=1e-20)
+    x, y = pixel_positions(images)
+    sigma = 0.5 * images.psf_fwhm.mean(1)[:, None, None]
+    across = torch.exp(-0.5 * ((x[:, :, None] - x[:, None, :]) / sigma) ** 2)
+    up = torch.exp(-0.5 * ((y[:, :, None] - y[:, None, :]) / sigma) ** 2)
+
+    def smooth(pixels: Tensor, power: int) -> Tensor:
+        return (up**power) @ pixels @ (across**power)
+
+    norm = smooth(seen, 1).clamp(min=1e-3)
+    middle = smooth(stack * seen, 1) / norm
+    noise = smooth(variance, 2).clamp(min=0).sqrt() / norm
+    taper = torch.exp(-((y[:, :, None] ** 2 + x[:, None, :] ** 2) ** 2) / 5.0**4)
+    profile = (middle - noise).clamp(min=0) * taper * seen + 1e-6 * noise * taper
+    profile = profile / profile.flatten(1).sum(1).clamp(min=1e-20)[:, None, None]
+    ivar = (images.ivar * profile[:, None] ** 2).sum((-2, -1))
+    flux = (images.flux * images.ivar * profile[:, None]).sum((-2, -1)) / ivar.clamp(min=1e-20)
+    return PhotometryTable(flux * (ivar > 0), ivar, images.wavelength)
+
+
+def _told_by_images(images: Images, catalogue: PhotometryTable) -> PhotometryTable:
+    """The catalogue's photometry and, where it has nothing of a galaxy, that of the images.
+
+    One embedding reads both, so that what cheap catalogues teach serves images too.
+    """
+    forced = forced_photometry(images)
+    alone = ~(catalogue.ivar > 0).any(1, keepdim=True)
+    return PhotometryTable(
+        torch.cat([catalogue.flux, forced.flux * alone], dim=1),
+        torch.cat([catalogue.ivar, forced.ivar * alone], dim=1),
+        torch.cat([catalogue.wavelength, forced.wavelength], dim=1),
+    )
+
+
+def contrasts(
+    flux: Float[Tensor, "galaxy band *query radius"],
+    error: Float[Tensor, "galaxy band *query radius"],
+    present: Bool[Tensor, "galaxy band *query radius"],
+    *,
+    wavelength: Float[Tensor, "galaxy band"],
+    visible: Bool[Tensor, "galaxy band"],
+) -> Float[Tensor, "galaxy band *query feature"]:
+    """Colours of every band against the next redder visible one: where the redshift is.
+
+    A colour is a small difference of large numbers, which a network learns late from the numbers
+    alone. For every radius the difference of two asinh magnitudes (Lupton, Gunn & Szalay 1999)
+    softened at twice the error, and ln of its error; last the step in ln wavelength. Zero for the
+    reddest band and where something is missing.
+    """
+    ln = torch.log(wavelength)
+    gap = ln[:, None, :] - ln[:, :, None]
+    gap = torch.where((gap > 1e-4) & visible[:, None, :] & visible[:, :, None], gap, torch.inf)
+    step, index = gap.min(-1)
+    between = flux.dim() - 2
+    index = index.reshape(*index.shape, *(1,) * between).expand(flux.shape)
+    exists = torch.isfinite(step).reshape(*step.shape, *(1,) * between)
+    exists = exists & present & present.gather(1, index)
+    bright = torch.asinh(flux / (2 * error)) + torch.log(2 * error)
+    square = error**2 / (flux**2 + 4 * error**2)
+    colour = (bright.gather(1, index) - bright).clamp(-3, 3) / 0.25
+    doubt = 0.25 * torch.log(square.gather(1, index) + square)
+    step = torch.where(torch.isfinite(step), step, torch.zeros_like(step))
+    step = 5 * step.reshape(*step.shape, *(1,) * between).expand(*flux.shape[:-1], 1)
+    return torch.cat([colour * exists, doubt * exists, step], dim=-1)
 
 
 def pixel_positions(images: Images) -> tuple[Tensor, Tensor]:
@@ -184,7 +271,7 @@ def spectrum_level(
 
 def tokenize(batch: Batch) -> Tokens:
     """The tokens of a batch in which everything hidden has ivar = 0."""
-    images, photometry, spectra = batch.images, batch.photometry, batch.spectra
+    images, spectra = batch.images, batch.spectra
     scale = galaxy_scale(batch)
     prior = scale[:, None, None, None] / 50
     information = images.ivar * prior**2
@@ -196,16 +283,24 @@ def tokenize(batch: Batch) -> Tokens:
     depth = torch.log1p(patches(information).sum(-1) / seen.sum(-1).clamp(min=1)) / 3
     central = apertures(images, images.centre.new_zeros(len(batch), 1, 2), scale)[:, 0]
 
-    shown = photometry.ivar > 0
-    error = photometry.ivar.clamp(min=1e-20).rsqrt()
+    table = _told_by_images(images, batch.photometry)
+    shown = table.ivar > 0
+    error = table.ivar.clamp(min=1e-20).rsqrt()
     unit = scale[:, None]
     total = torch.stack(
         [
-            torch.asinh(photometry.flux / (0.05 * unit)),
-            torch.asinh(photometry.flux / error) / 3,
+            torch.asinh(table.flux / (0.05 * unit)),
+            torch.asinh(table.flux / error) / 3,
             torch.log(error / unit).clamp(-8, 8) / 3,
         ],
         dim=-1,
+    )
+    colours = contrasts(
+        table.flux[..., None],
+        error[..., None],
+        shown[..., None],
+        wavelength=table.wavelength,
+        visible=shown,
     )
     piece_values, coordinates, piece_visible = _pieces(spectra, scale)
     return Tokens(
@@ -216,8 +311,8 @@ def tokenize(batch: Batch) -> Tokens:
         cell_visible=share > 0,
         band=band_coordinates(images),
         central=central,
-        photometry_values=total * shown[..., None],
-        photometry_band=torch.log(photometry.wavelength / 6000)[..., None],
+        photometry_values=torch.cat([total, colours], dim=-1) * shown[..., None],
+        photometry_band=torch.log(table.wavelength / 6000)[..., None],
         photometry_visible=shown,
         piece_values=piece_values,
         piece_coordinates=coordinates,
@@ -230,6 +325,9 @@ def _pieces(spectra: Spectra, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     relative = spectra.ivar * level[..., None] ** 2
     reliability = relative / (1 + relative)
     values = reliability * torch.asinh(spectra.flux / level[..., None])
+    lines = torch.asinh(
+        4 * (values - reliability * _smooth(values) / _smooth(reliability).clamp(min=1e-4))
+    )
     short = -spectra.flux.shape[-1] % PIECE
 
     def cut(pixels: Tensor, fill: str) -> Tensor:
@@ -263,4 +361,12 @@ def _pieces(spectra: Spectra, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         dim=-1,
     )
     visible = (cut(spectra.ivar, "zero") > 0).any(-1)
-    return cut(values, "zero").flatten(1, 2), coordinates.flatten(1, 2), visible.flatten(1)
+    both = torch.cat([cut(values, "zero"), cut(lines, "zero")], dim=-1)
+    return both.flatten(1, 2), coordinates.flatten(1, 2), visible.flatten(1)
+
+
+def _smooth(pixels: Float[Tensor, "galaxy spectrum pixel"]) -> Tensor:
+    wide: Tensor = torch.nn.functional.avg_pool1d(
+        pixels, _AROUND, 1, _AROUND // 2, count_include_pad=False
+    )
+    return wide

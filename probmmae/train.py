@@ -114,7 +114,7 @@ def rate_at(step: int, recipe: Recipe) -> float:
     """Learning rate: linear warm-up, then a cosine to zero."""
     training = recipe.training
     warm = min(1.0, (step + 1) / max(1, training.warmup))
-    through = min(1.0, step / training.steps)
+    through = min(1.0, step / (training.decay or training.steps))
     cosine = 0.5 * (1 + float(torch.cos(torch.tensor(through * torch.pi, dtype=torch.float64))))
     return training.rate * warm * cosine
 
@@ -130,23 +130,23 @@ def new_state(recipe: Recipe) -> State:
 
 
 def _continued(recipe: Recipe, earlier: checkpoint.Stored) -> GalaxyModel:
-    """The averaged weights of an earlier run; what `only` names is new, all else frozen."""
-    only = recipe.training.only
+    """The averaged weights of an earlier run; parts it lacks, or has in another shape, are new."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.training.seed)
         model = GalaxyModel(recipe.model)
-    weights = {
-        name.removeprefix("model."): part
-        for name, part in earlier.tensors.items()
-        if name.startswith("model.") and not name.removeprefix("model.").startswith(only or ("-",))
+    own = model.state_dict()
+    weights = {name: earlier.tensors.get(f"model.{name}") for name in own}
+    fitting = {
+        name: part
+        for name, part in weights.items()
+        if part is not None and part.shape == own[name].shape
     }
-    missing, unknown = model.load_state_dict(weights, strict=False)
-    absent = [name for name in missing if not name.startswith(only or ("-",))]
-    if absent or unknown:
+    if not any(name.startswith("encoder.blocks.") for name in fitting):
         raise ValueError(
-            f"Expected the run to start from to hold the same network; it lacks {absent} and has "
-            f"{unknown} besides. Name new parts in `only`."
+            f"Expected an earlier run with an encoder of width {recipe.model.width}; found width "
+            f"{earlier.recipe.model.width}. Use the same width."
         )
+    model.load_state_dict(fitting, strict=False)
     return model
 
 
@@ -287,9 +287,9 @@ def _optimiser(model: GalaxyModel, recipe: Recipe) -> torch.optim.Optimizer:
     groups = [[part for module in room for part in module.parameters()] for room in rooms]
     taken = {id(part) for group in groups for part in group}
     rest = [part for part in model.parameters() if id(part) not in taken]
-    if recipe.training.only:
+    if recipe.training.frozen:
         for name, part in model.named_parameters():
-            part.requires_grad_(name.startswith(recipe.training.only))
+            part.requires_grad_(not name.startswith(recipe.training.frozen))
     return torch.optim.AdamW(
         [{"params": rest}, *({"params": group} for group in groups)],
         lr=recipe.training.rate,

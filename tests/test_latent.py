@@ -27,21 +27,48 @@ def field(classes=1, queries=3, latent=2, shared=2, seed=0):
     return made, position
 
 
-def test_guide_of_a_gaussian_field_is_the_exact_posterior():
-    # A linear-Gaussian twin: with one class, prior times factors is the posterior of noisy direct
-    # measurements of u, known in closed form.
-    prior, _ = field()
-    generator = torch.Generator().manual_seed(4)
-    root = torch.randn(1, 3, 2, 2, generator=generator, dtype=torch.float64).tril()
+def factors(queries=3, seed=4):
+    generator = torch.Generator().manual_seed(seed)
+    root = torch.randn(1, queries, 2, 2, generator=generator, dtype=torch.float64).tril(-1)
     root = root + 2 * torch.eye(2)
-    measured = torch.randn(1, 3, 2, generator=generator, dtype=torch.float64)
+    return torch.randn(1, queries, 2, generator=generator, dtype=torch.float64), root
+
+
+def test_guide_is_the_exact_posterior_of_the_code():
+    # A linear-Gaussian twin: noisy direct measurements of a standard normal code, whose posterior
+    # is known in closed form, whatever the conditional prior says.
+    prior, _ = field(classes=2)
+    measured, root = factors()
+    q = PseudoMeasurement(measured, root).update(prior)
+    noise = torch.linalg.inv(torch.block_diag(*(r @ r.T for r in root[0])))
+    gain = torch.linalg.inv(torch.eye(6) + noise)
+    assert torch.allclose(q.mean[0], gain @ measured[0].flatten(), atol=1e-8)
+    assert torch.allclose(q.covariance_matrix[0], torch.eye(6) - gain, atol=1e-8)
+
+
+def test_guide_elsewhere_is_the_priors_conditional():
+    # No spectrum at the second of three apertures: there q(u) is p(u | u of the others), so the
+    # joint mean and covariance follow from the regression of one on the others.
+    prior, _ = field()
+    measured, root = factors()
+    root[:, 1] = 0
     q = PseudoMeasurement(measured, root).update(prior)
     covariance, mean = prior.covariance()[0, 0], prior.means()[0, 0]
-    noise = torch.linalg.inv(torch.block_diag(*(r @ r.T for r in root[0])))
-    gain = covariance @ torch.linalg.inv(covariance + noise)
-    exact = mean + gain @ (measured[0].flatten() - mean)
-    assert torch.allclose(q.mean[0], exact, atol=1e-8)
-    assert torch.allclose(q.covariance_matrix[0], covariance - gain @ covariance, atol=1e-8)
+    there, absent = [0, 1, 4, 5], [2, 3]
+    noise = torch.linalg.inv(
+        torch.block_diag(root[0, 0] @ root[0, 0].T, root[0, 2] @ root[0, 2].T)
+    )
+    gain = torch.linalg.inv(torch.eye(4) + noise)
+    known, sure = gain @ measured[0, [0, 2]].flatten(), torch.eye(4) - gain
+    slope = covariance[absent][:, there] @ torch.linalg.inv(covariance[there][:, there])
+    left = covariance[absent][:, absent] - slope @ covariance[there][:, absent]
+    assert torch.allclose(q.mean[0, there], known, atol=1e-7)
+    assert torch.allclose(
+        q.mean[0, absent], mean[absent] + slope @ (known - mean[there]), atol=1e-7
+    )
+    found = q.covariance_matrix[0]
+    assert torch.allclose(found[there][:, there], sure, atol=1e-7)
+    assert torch.allclose(found[absent][:, absent], left + slope @ sure @ slope.T, atol=1e-7)
 
 
 def test_guide_without_a_spectrum_is_the_prior():

@@ -259,7 +259,7 @@ def test_recipe_without_the_newer_fields_is_read(tmp_path):
         del info["recipe"]["training"][name]
     index.write_text(json.dumps(info))
     training = checkpoint.read(tmp_path).recipe.training
-    assert (training.start_blocks, training.start_rounds) == (80, 25)
+    assert (training.start_blocks, training.start_rounds) == (100, 25)
 
 
 @pytest.mark.parametrize("harm", ["truncated", "a changed byte"])

@@ -7,7 +7,6 @@ import torch
 
 from probmmae import checkpoint
 from probmmae.config import Recipe, TrainingConfig
-from probmmae.decoders import Summary
 from probmmae.galaxy import Aperture, BandImage, Galaxy, Photometry, Scalar, Spectrum
 from probmmae.model import GalaxyModel, ModelConfig
 
@@ -20,12 +19,13 @@ def tiny_network(seed: int = 0) -> GalaxyModel:
         torch.manual_seed(seed)
         network = GalaxyModel(CONFIG)
         decoder = network.spectrum_decoder
-        physical, latent = decoder.get_buffer("axes").shape
-        mean = torch.zeros(physical)
-        mean[1] = 1.0  # the first continuum curve
-        decoder.set_summary(
-            Summary(mean, torch.full((physical,), 0.2), torch.randn(physical, latent))
-        )
+        mean = decoder.get_buffer("mean")
+        mean.zero_()
+        mean[0] = 1.0  # the first continuum curve
+        decoder.get_buffer("deviation").fill_(0.2)
+        torch.nn.init.normal_(decoder.straight.weight)
+        torch.nn.init.zeros_(decoder.bend[-1].weight)
+        torch.nn.init.zeros_(decoder.bend[-1].bias)
     return network.requires_grad_(False).eval()
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from probmmae.batch import Batch, Images, PhotometryTable, Spectra
-from probmmae.decoders import summarise
+from probmmae.decoders import to_physical
 from probmmae.instrument import RestSpectrum, observe
 from probmmae.model import GalaxyModel, ModelConfig
 from probmmae.templates import load_templates
@@ -86,8 +86,17 @@ def small_model(made, likelihood="field", seed=0):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = GalaxyModel(replace(SMALL, likelihood=likelihood))
+    # The decoder is placed on the principal axes of the toys' numbers.
     rest = made.rest.map(lambda part: part.flatten(0, 1))
-    scale = torch.ones(rest.velocity.shape)
-    latent = model.config.latent
-    model.spectrum_decoder.set_summary(summarise(model.templates, rest, scale, latent))
+    numbers = to_physical(model.templates, rest, torch.ones(rest.velocity.shape))[:, 1:].double()
+    mean, deviation = numbers.mean(0), numbers.std(0).clamp(min=1e-4)
+    _, size, axes = torch.linalg.svd((numbers - mean) / deviation, full_matrices=False)
+    decoder = model.spectrum_decoder
+    code = model.config.latent - 1
+    with torch.no_grad():
+        decoder.get_buffer("mean").copy_(mean)
+        decoder.get_buffer("deviation").copy_(deviation)
+        decoder.straight.weight.copy_(axes[:code].T * size[:code] / len(numbers) ** 0.5)
+        decoder.bend[-1].weight.mul_(0.01)
+        decoder.bend[-1].bias.zero_()
     return model
