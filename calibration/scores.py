@@ -187,6 +187,45 @@ def cde_loss(pdf: ArrayLike, grid: ArrayLike, truth: ArrayLike) -> FloatArray:
     return np.asarray(square - 2 * at_truth)
 
 
+def brier_score(probability: ArrayLike, outcome: ArrayLike) -> FloatArray:
+    """Brier score of each galaxy, the sum over bins of (probability - 1{truth in bin})^2.
+
+    Args:
+        probability: Of each bin (of redshift, or class), shape (galaxy, bin), summing to 1.
+        outcome: Index of the bin that holds the truth, integers, shape (galaxy,).
+
+    Returns:
+        Score from 0 to 2, shape (galaxy,).
+
+    Raises:
+        ValueError: The shapes disagree, a row does not sum to 1, or an index names no bin.
+
+    References:
+        Brier 1950, "Verification of forecasts expressed in terms of probability",
+        https://doi.org/10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2
+    """
+    chance, index = np.asarray(probability, dtype=np.float64), np.asarray(outcome)
+    if chance.ndim != 2 or chance.shape[:1] != index.shape or index.dtype.kind not in "iu":
+        raise ValueError(
+            "Expected probabilities of shape (galaxy, bin) and integer outcomes (galaxy,); got "
+            f"{chance.shape} and {index.dtype} {index.shape}. Give the index of the true bin."
+        )
+    sums = chance.sum(axis=1)
+    if not np.allclose(sums, 1.0, atol=1e-6):
+        raise ValueError(
+            f"Expected probabilities that sum to 1; got {sums.min()} to {sums.max()}. Normalise "
+            "each galaxy."
+        )
+    if index.size and (index.min() < 0 or index.max() >= chance.shape[1]):
+        raise ValueError(
+            f"Expected outcomes from 0 to {chance.shape[1] - 1}; got {index.min()} to "
+            f"{index.max()}. Leave out truths that no bin holds."
+        )
+    # (p - 1)^2 instead of p^2 in the true bin: 1 - 2 p more.
+    at_truth = chance[np.arange(index.size), index]
+    return np.asarray(np.sum(chance**2, axis=1) + 1 - 2 * at_truth)
+
+
 def _density_at(pdf: ArrayLike, grid: ArrayLike, truth: ArrayLike) -> FloatArray:
     density, points, true = _gridded("pdf", pdf, grid, truth)
     right = np.clip(np.searchsorted(points, true), 1, points.size - 1)

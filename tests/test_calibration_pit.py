@@ -22,7 +22,14 @@ from probmmae.calibration.coverage import (
     jeffreys_interval,
     thirds,
 )
-from probmmae.calibration.pit import ks_limit, pit_from_draws, pit_from_grid, pit_result
+from probmmae.calibration.pit import (
+    ad_distance,
+    cvm_distance,
+    ks_limit,
+    pit_from_draws,
+    pit_from_grid,
+    pit_result,
+)
 
 #: PIT values of truths under a posterior of another width or centre.
 BROKEN = {
@@ -132,6 +139,36 @@ def test_pit_of_a_grid_agrees_with_qp():
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
+def test_distances_of_pit_values_are_those_of_qp():
+    rng = generator(17)
+    loc = rng.uniform(0.3, 0.6, (300, 1))
+    ensemble = qp.Ensemble(qp.stats.norm, data={"loc": loc, "scale": np.full((300, 1), 0.05)})
+    theirs = qp.metrics.pit.PIT(ensemble, rng.normal(loc[:, 0], 0.045))
+    values = theirs.pit_samps
+    assert pit_result(values).distance == pytest.approx(theirs.evaluate_PIT_KS().statistic, 1e-6)
+    ours, expected = cvm_distance(values), theirs.evaluate_PIT_CvM()
+    assert ours.value == pytest.approx(expected.statistic, abs=1e-6)
+    assert ours.p_value == pytest.approx(expected.pvalue, abs=1e-6)
+
+
+def test_the_anderson_darling_distance_has_its_null_distribution():
+    sample = np.sort(generator(18).uniform(size=200))
+    weights = 2 * np.arange(1, 201) - 1
+    direct = -200 - np.mean(weights * (np.log(sample) + np.log1p(-sample[::-1])))
+    assert ad_distance(sample).value == pytest.approx(direct)
+    rng = generator(19)
+    p_values = [ad_distance(rng.uniform(size=50)).p_value for _ in range(1000)]
+    assert pit_result(p_values, confidence=0.999).passed
+    assert ad_distance(np.r_[0.0, sample]).p_value == 0.0
+
+
+@pytest.mark.parametrize("distance", [cvm_distance, ad_distance])
+@pytest.mark.parametrize("name", BROKEN)
+def test_the_other_distances_catch_what_is_broken(distance, name):
+    truth = generator(20).normal(size=(20, 6000))
+    assert np.mean([not distance(pit).passed for pit in BROKEN[name](truth)]) >= 0.95
+
+
 def test_truths_outside_the_grid_have_pit_zero_or_one():
     grid = np.linspace(0, 1, 11)
     pit = pit_from_grid(np.tile(grid, (3, 1)), grid, [-0.1, 0.25, 1.3])
@@ -196,8 +233,9 @@ def test_independent_pixels_do_count():
 
 def test_results_are_json():
     pit = generator(16).uniform(size=50)
-    text = json.dumps([pit_result(pit).to_dict(), *(r.to_dict() for r in coverage(pit))])
-    assert json.loads(text)[0]["n"] == 50
+    results = [pit_result(pit), cvm_distance(pit), ad_distance(pit), *coverage(pit)]
+    text = json.dumps([result.to_dict() for result in results])
+    assert [entry["n"] for entry in json.loads(text)[:3]] == [50, 50, 50]
 
 
 WRONG = {
@@ -206,6 +244,7 @@ WRONG = {
     "falling grid": lambda: pit_from_grid(np.ones((2, 3)), [3, 2, 1], [0, 0]),
     "not a probability": lambda: pit_result([0.5, 1.5]),
     "nothing": lambda: pit_result([np.nan]),
+    "one value for a distance": lambda: cvm_distance([0.5]),
     "groups of another length": lambda: coverage([0.5, 0.5], groups=["a"]),
     "a vector of pixels": lambda: clustered_coverage([0.5, 0.5]),
     "one end missing": lambda: interval_coverage([0.0], [1.0, 2.0], [0.5], level=0.9),

@@ -6,6 +6,7 @@ import qp
 import scoringrules
 from hypothesis import given
 from hypothesis import strategies as st
+from qp.metrics.brier import Brier
 from qp.metrics.concrete_metric_classes import CDELossMetric
 
 from probmmae.calibration import point_redshifts, scores
@@ -78,6 +79,16 @@ def test_cde_loss_is_that_of_qp():
     expected = CDELossMetric(eval_grid=grid).evaluate(ensemble, truth)
     ours = scores.cde_loss(ensemble.pdf(grid), grid, truth).mean()
     assert ours == pytest.approx(expected, rel=1e-9)
+
+
+def test_brier_score_is_that_of_qp():
+    ensemble, _, truth, _ = gridded()
+    edges = np.linspace(-0.5, 1.5, 21)
+    chance = np.diff(ensemble.cdf(edges), axis=1)
+    chance /= chance.sum(axis=1, keepdims=True)
+    outcome = np.searchsorted(edges, truth) - 1
+    expected = Brier(chance, np.eye(20)[outcome]).evaluate()
+    assert scores.brier_score(chance, outcome).mean() == pytest.approx(expected, rel=1e-9)
 
 
 def test_log_score_of_a_grid_is_that_of_scoringrules_and_finite_outside():
@@ -164,6 +175,9 @@ WRONG = {
     ),
     "cdf of another grid": lambda: scores.crps_grid(np.ones((3, 9)), np.arange(8), np.ones(3)),
     "pdf of another grid": lambda: scores.cde_loss(np.ones((3, 9)), np.arange(8), np.ones(3)),
+    "outcomes as bins": lambda: scores.brier_score(np.eye(3), np.eye(3, dtype=int)),
+    "probabilities of nothing": lambda: scores.brier_score(np.ones((2, 3)), [0, 1]),
+    "no such bin": lambda: scores.brier_score(np.eye(3), [0, 1, 3]),
     "one score": lambda: scores.mean_score("CRPS", [1.0]),
     "other galaxies": lambda: scores.ratio_of_means("CRPS", [1.0, 2.0], [1.0]),
 }
