@@ -1,8 +1,8 @@
 """Held-out simulated galaxies, and what is shown of them: shared by the parts of the main job.
 
-Training draws from seeds 1, 11 and 21; a galaxy's identity is (seed, block, row), so other seeds
-are other galaxies: 2 tunes and gives residuals of the baselines, 3 is kept for recalibration, 4 is
-reported.
+Training draws from seeds 1, 11, 21 and 31; a galaxy's identity is (seed, block, row), so other
+seeds are other galaxies: 2 tunes and gives residuals of the baselines, 3 is kept for
+recalibration, 4 is reported.
 """
 
 from collections.abc import Iterator

@@ -7,7 +7,9 @@ a run it only renews the card from the results.
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
+from leftover import settle
 from results_file import RESULTS, commit
 
 from probmmae import checkpoint
@@ -19,12 +21,10 @@ CARD = """# Model card: the shipped checkpoint
 |---|---|
 | what | the generative model of `probmmae/model.py`, likelihood "{likelihood}" |
 | numbers | {parameters:,}, half precision |
-| start | code, guide and reader from {start:,} simulated blocks (`probmmae/start.py`) |
-| first stage | {first_steps:,} steps of {first.batch} simulated galaxies, seed {first.seed} |
-| second stage | {steps:,} steps of {batch}, and {catalogue} catalogue rows each, seed {seed} |
-| frozen | {frozen} |
+{stages}
+| scatter | measured on seed 2 (`benchmarks/leftover.py`): {scatter} |
 | data | `probmmae/simulator`, {spectra} scattered apertures a galaxy, no galaxy twice |
-| made by | `make train-shipped` (recipes `shipped_first` and `shipped`) |
+| made by | `make train-shipped` (recipes `shipped_first`, `shipped_second`, `shipped`) |
 | code | commit {commit} |
 | versions | {versions} |
 | weights | {weights}, SHA-256 {sha256} |
@@ -55,12 +55,14 @@ def main() -> None:
         stored = checkpoint.read(options.run)
         if stored.step != stored.recipe.training.steps:
             print(f"note: {options.run} stopped at step {stored.step}, before its last")
-        averaged = {name: t for name, t in stored.tensors.items() if name.startswith("model.")}
-        first = checkpoint.read(Path(stored.recipe.training.start_from or options.run))
+        network = checkpoint.load_model(options.run)
+        scatter = settle(network)
+        averaged = {f"model.{name}": part for name, part in network.state_dict().items()}
         extra = {
             "commit": commit(),
             "trained_with": stored.info["versions"],
-            "first_stage": {"step": first.step, "recipe": first.recipe.to_dict()},
+            "stages": stages(options.run),
+            "scatter": scatter,
         }
         checkpoint.write(
             checkpoint.SHIPPED, checkpoint.half(averaged), stored.recipe, stored.step, extra
@@ -68,12 +70,30 @@ def main() -> None:
     write_card()
 
 
+def stages(run: Path) -> list[dict[str, Any]]:
+    """Steps and recipe of a run and, before it, of those that it goes on from."""
+    stored = checkpoint.read(run)
+    earlier = stored.recipe.training.start_from
+    own = {"step": stored.step, "recipe": stored.recipe.to_dict()}
+    return [*(stages(Path(earlier)) if earlier else []), own]
+
+
+def told(number: int, stage: dict[str, Any]) -> str:
+    """A row of the card."""
+    recipe = parse_recipe(stage["recipe"], f"stage {number}")
+    training = recipe.training
+    begun = f"{training.start_blocks} blocks for code and readers, " if number == 1 else ""
+    frozen = ", ".join(f"`{name}`" for name in training.frozen)
+    return (
+        f"| stage {number} | {begun}{stage['step']:,} steps of {training.batch} galaxies and "
+        f"{recipe.data.catalogue} catalogue rows, seed {training.seed}; frozen: {frozen} |"
+    )
+
+
 def write_card() -> None:
     """The card of what is shipped, with the numbers that are measured."""
     stored = checkpoint.read(checkpoint.SHIPPED)
     recipe, info = stored.recipe, stored.info
-    begun = info["first_stage"]
-    first = parse_recipe(begun["recipe"], "the first stage").training
     path = RESULTS / "main_job.json"
     results = json.loads(path.read_text()) if path.is_file() else {"figures": [], "command": "-"}
     rows = [
@@ -84,15 +104,9 @@ def write_card() -> None:
     card = CARD.format(
         likelihood=recipe.model.likelihood,
         parameters=sum(part.numel() for part in stored.tensors.values()),
-        start=first.start_blocks,
-        first=first,
-        first_steps=begun["step"],
-        catalogue=recipe.data.catalogue,
-        frozen=", ".join(f"`{name}`" for name in recipe.training.frozen) or "none",
-        seed=recipe.training.seed,
-        spectra=recipe.data.spectra,
-        steps=stored.step,
-        batch=recipe.training.batch,
+        stages="\n".join(told(number, stage) for number, stage in enumerate(info["stages"], 1)),
+        scatter=", ".join(f"{name} {part:.2%}" for name, part in info["scatter"].items()),
+        spectra=max(stage["recipe"]["data"]["spectra"] for stage in info["stages"]),
         commit=info.get("commit", "unknown"),
         versions=", ".join(f"{name} {number}" for name, number in info["versions"].items()),
         weights=info["weights"],

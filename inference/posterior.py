@@ -277,7 +277,7 @@ class Model:
                     self.network, own, batch.z[row], batch.z_known[row], draws,
                     torch.Generator().manual_seed(_seed(seed, one.id)),
                 )  # fmt: skip
-                part = Context(context.tokens[row], context.visible[row], context.scale[row])
+                part = context.take(row)
                 kept = batch.images.wavelength[index][
                     (batch.images.ivar[index] > 0).any(-1).any(-1)
                 ]

@@ -121,3 +121,29 @@ def learn_code(
         nn.utils.clip_grad_norm_(parameters, 10.0, foreach=False)
         optimiser.step()
     return coder
+
+
+def nearest_code(
+    decoder: SpectrumDecoder, relative: Float[Tensor, "aperture relative"], *, steps: int = 400
+) -> Float[Tensor, "aperture code"]:
+    """The codes whose decoded numbers are nearest to apertures' own, by gradient descent.
+
+    What is left then is what the code cannot say, whoever reads it.
+
+    Args:
+        decoder: A decoder that has learned its code.
+        relative: `decoders.to_physical` of the apertures, without the level.
+        steps: Of Adam, with a rate that falls to zero.
+    """
+    metric = relative_metric(decoder.templates)
+    mean, deviation = decoder.get_buffer("mean"), decoder.get_buffer("deviation")
+    code = torch.zeros(len(relative), decoder.straight.in_features, requires_grad=True)
+    optimiser = torch.optim.Adam([code], 0.1, foreach=False)
+    for step in range(steps):
+        optimiser.param_groups[0]["lr"] = 0.05 * (1 + math.cos(math.pi * step / steps))
+        error = mean + deviation * decoder.standard(code) - relative
+        away = misfit(decoder.templates, metric, error, relative) + 0.5 * code.square().sum(-1)
+        (gradient,) = torch.autograd.grad(away.sum(), code)
+        code.grad = gradient
+        optimiser.step()
+    return code.detach()

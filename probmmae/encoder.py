@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from probmmae.batch import Rows
 from probmmae.tokens import APERTURE_FEATURES, PATCH, PHOTOMETRY_FEATURES, PIECE, Tokens
 
 SUMMARY_TOKENS = 3
@@ -23,18 +24,31 @@ SUMMARY_TOKENS = 3
 
 
 @dataclass(frozen=True)
-class Context:
+class Context(Rows):
     """What the encoder makes of the observed tokens."""
 
     tokens: Float[Tensor, "galaxy token width"]
     visible: Bool[Tensor, "galaxy token"]
     scale: Float[Tensor, " galaxy"]
     """Flux scale of the galaxy, nanomaggies."""
+    colours: Float[Tensor, "galaxy width"]
+    """The photometry, read apart for the redshift."""
 
     @property
     def pooled(self) -> Float[Tensor, "galaxy pooled"]:
         """The summary, central and photometry tokens side by side."""
         return self.tokens[:, :SUMMARY_TOKENS].flatten(1)
+
+    @property
+    def of_redshift(self) -> Float[Tensor, "galaxy pooled"]:
+        """What p(z | c) is read off: the summary, and the photometry as it came in.
+
+        Colours pass the attention of all modalities only roughly; photometric redshifts need them
+        to a hundredth of a magnitude.
+        """
+        return self.pooled + nn.functional.pad(
+            self.colours, (self.pooled.shape[1] - self.colours.shape[1], 0)
+        )
 
 
 def fourier(value: Tensor, longest: float, shortest: float, count: int) -> Tensor:
@@ -109,6 +123,11 @@ class Encoder(nn.Module):
         self.cells = BandSum(PATCH**2 + 3, 3, 2 * width, width)
         self.central = BandSum(APERTURE_FEATURES, 3, 3 * width, width)
         self.photometry = BandSum(PHOTOMETRY_FEATURES, 1, 3 * width, width)
+        self.colours = BandSum(PHOTOMETRY_FEATURES, 1, 3 * width, width)
+        last = self.colours.out[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
         self.cell_position = nn.Linear(2 * 2 * 6 + 2, width)
         self.pieces = nn.Linear(2 * PIECE, width)
         self.piece_position = nn.Sequential(
@@ -178,8 +197,14 @@ class Encoder(nn.Module):
         packed = every.gather(1, keep[..., None].expand(-1, -1, every.shape[-1]))
         shown = visible.gather(1, keep)
         packed = self._transform(packed * shown[..., None], shown)
+        colours = self.colours(
+            tokens.photometry_values, tokens.photometry_band, tokens.photometry_visible
+        )
         return Context(
-            tokens=self.norm(packed) * shown[..., None], visible=shown, scale=tokens.scale
+            tokens=self.norm(packed) * shown[..., None],
+            visible=shown,
+            scale=tokens.scale,
+            colours=colours * tokens.photometry_visible.any(-1, keepdim=True),
         )
 
     def _transform(self, packed: Tensor, shown: Tensor) -> Tensor:

@@ -143,7 +143,7 @@ class GalaxyModel(nn.Module):
 
     def redshift(self, context: Context) -> RedshiftDensity:
         """p(z | c)."""
-        density: RedshiftDensity = self.redshift_head(context.pooled)
+        density: RedshiftDensity = self.redshift_head(context.of_redshift)
         if self.config.likelihood == "mse":
             fixed = torch.full_like(density.scale, _MSE_REDSHIFT)
             return RedshiftDensity(density.logits, density.loc, fixed)

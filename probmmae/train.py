@@ -74,7 +74,7 @@ class Step(nn.Module):
         device = batch.z.device.type
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             context = self.model.encode(batch)
-        return replace(context, tokens=context.tokens.float())
+        return context.map(lambda part: part.float() if part.is_floating_point() else part)
 
 
 def only_photometry(photometry: PhotometryTable, z: Tensor) -> Batch:
