@@ -221,6 +221,61 @@ def spectrum(
 
 
 @app.command()
+def calibrate(
+    checkpoint: Annotated[
+        str | None, typer.Argument(help="Folder of a trained model, or 'shipped'.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Argument(help="Folder of a dataset; its held-out parts are used.")
+    ] = None,
+    *,
+    output: Annotated[Path, typer.Option("-o", "--output", help="HTML report to write.")],
+    draws: Annotated[
+        Path | None, typer.Option(help="Answers of any model instead: an .npz archive.")
+    ] = None,
+) -> None:
+    """Is a posterior right? One HTML report, and the same as JSON beside it.
+
+    The keys of an archive: z_true with z_draws (draw, galaxy), or z_pdf (galaxy, grid) and z_grid;
+    spectrum_true (galaxy, pixel) with spectrum_draws (draw, galaxy, pixel) and rest_wavelength
+    (galaxy, pixel); feature_NAME_true and feature_NAME_draws; condition_NAME (galaxy,), what was
+    observed; split (galaxy,), "recalibrate" to fit a repair and "report". Not all are needed.
+    """
+    with _one_line_errors(), _progress("{task.fields[doing]}") as bar:
+        from probmmae.calibration.provenance import described
+        from probmmae.calibration.report import make_report
+        from probmmae.calibration.report_html import write_report
+
+        if (draws is None) == (checkpoint is None) or (checkpoint is None) != (data is None):
+            raise ValueError(
+                "Expected CHECKPOINT and DATA, or --draws; got "
+                f"{'both' if draws and checkpoint else 'neither'}. Give one or the other."
+            )
+        if draws is not None:
+            from probmmae.calibration.draws_file import read_draws
+
+            task, jobs = bar.add_task("calibration", total=None, doing=""), read_draws(draws)
+        else:
+            from probmmae.calibration.held_out import SPLITS, held_out_jobs
+            from probmmae.dataset import Dataset
+
+            dataset = Dataset(data or Path())
+            total = sum(dataset.count(split) for split in SPLITS)
+            task = bar.add_task("calibration", total=total, doing="answers")
+            folder = None if checkpoint == "shipped" else Path(checkpoint or "")
+            jobs = held_out_jobs(
+                _model(folder), dataset, watch=lambda done: bar.update(task, completed=done)
+            )
+        made = described(jobs, checkpoint=checkpoint, data=data, draws=draws, output=output)
+        report = make_report(jobs, made, watch=lambda said: bar.update(task, doing=said))
+        beside = write_report(report, output)
+    for job in report.jobs:
+        for sentence in job.sentences:
+            typer.echo(sentence)
+    typer.echo(f"{output}: the evidence; {beside}: the same for machines.")
+
+
+@app.command()
 def demo(
     files: Annotated[
         list[Path] | None, typer.Argument(help="Your own files, if you like.")

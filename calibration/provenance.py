@@ -1,0 +1,67 @@
+"""What made a report: the command, the data, how they were divided, and the versions.
+
+From what the user gave to the names and values at the end of the report.
+"""
+
+import hashlib
+import shlex
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from probmmae.calibration.answers import Job
+from probmmae.checkpoint import SHIPPED, read, versions
+from probmmae.dataset import Dataset
+
+_JOBS = {
+    "redshift": "images (photometry where there are none) to redshift",
+    "spectra": "images and the redshift to the galaxy's first spectrum, noise included",
+}
+
+
+def described(
+    jobs: Sequence[Job],
+    *,
+    checkpoint: str | None,
+    data: Path | None,
+    draws: Path | None,
+    output: Path,
+) -> dict[str, str]:
+    """Names and values, ready for a table.
+
+    Args:
+        jobs: The answers that were judged.
+        checkpoint: Folder of the model, or "shipped"; None for an archive.
+        data: Folder of the dataset; None for an archive.
+        draws: The archive; None for a model.
+        output: The report.
+    """
+    command = ["probmmae", "calibrate"]
+    found = {}
+    if draws is not None:
+        command += ["--draws", str(draws)]
+        found["answers"] = f"{draws}, SHA-256 {_digest(draws)}"
+    if checkpoint is not None and data is not None:
+        command += [checkpoint, str(data)]
+        stored = read(SHIPPED if checkpoint == "shipped" else Path(checkpoint))
+        found["model"] = f"{checkpoint}, step {stored.step}, SHA-256 {stored.info['sha256']}"
+        found["dataset"] = f"{data}, {len(Dataset(data)):,} galaxies"
+        found["split"] = (
+            "by the hash of a galaxy's name: 80 % train, 8 % tune, 6 % recalibrate (fits the "
+            "repair), 6 % report"
+        )
+    for job in jobs:
+        fitted = int(job.for_repair.sum())
+        counted = f"{job.for_repair.size - fitted:,} galaxies reported, {fitted:,} for the repair"
+        asked = f"{_JOBS[job.name]}; " if checkpoint is not None else ""
+        found[job.name] = asked + counted
+    found["conditions"] = ", ".join(dict.fromkeys(name for job in jobs for name in job.conditions))
+    found["command"] = shlex.join([*command, "-o", str(output)])
+    found["versions"] = ", ".join(f"{name} {number}" for name, number in versions().items())
+    found["made"] = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return {name: value for name, value in found.items() if value}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
