@@ -1,0 +1,409 @@
+r"""n(z) of a sample: from the redshift posteriors of its galaxies to the population behind them.
+
+A galaxy's p(z | d) was learned from a training sample whose own redshifts follow the interim
+prior pi(z). Stacking such densities gives back a blurred mixture of pi and the truth. The
+hierarchical likelihood divides pi out: with the redshift axis cut into cells, m_ij the probability
+that galaxy i lies in cell j and n_j the population's share of it,
+
+    ln p(d | n)  =  sum_i ln sum_j m_ij n_j / pi_j  + constant,
+    n_j          =  pi_j exp(g_j) / sum_k pi_k exp(g_k),
+
+where g, the log of how the population differs from the training sample, is a smooth Gaussian
+process, its amplitude the one of three with the largest evidence (Laplace's). Where the data say
+nothing n falls back to pi, and a cell that the training sample never filled stays empty.
+
+The mode is found by Newton's method in a few passes over the rows of m, a chunk at a time, so m
+may be a memory map larger than the memory. NUTS then samples g: with the likelihood itself for up
+to `EXACT` galaxies; beyond, with its second-order expansion in n / pi about the mode, which is
+what a sum of many concave terms comes to, and whose draws are then weighed by the likelihood
+itself and resampled (`pareto_k` says whether that was possible).
+
+Axes: galaxy, cell (of redshift), edge, draw, chain, bin (tomographic).
+
+References:
+    Leistedt, Mortlock and Peiris (2016), Hierarchical Bayesian inference of galaxy redshift
+    distributions from photometric surveys, https://arxiv.org/abs/1602.05960
+    Malz and Hogg (2022), How to obtain the redshift distribution from probabilistic redshift
+    estimates, https://arxiv.org/abs/2007.12178
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from jax import Array
+from jaxtyping import Float
+from numpy.typing import ArrayLike
+
+from probmmae.inference.importance import psis
+from probmmae.inference.nuts import sample
+from probmmae.redshift import RedshiftDensity
+
+EXACT = 5_000
+"""Galaxies up to which NUTS evaluates the likelihood itself."""
+
+_ROWS = 65_536
+"""Galaxies in memory at a time."""
+_LENGTH = 0.08
+"""Correlation length of g in ln(1 + z)."""
+_AMPLITUDES = (0.5, 1.0, 2.0)
+"""Of g."""
+_SETTLED = 1e-2
+"""Squared length of the last Newton step, in posterior standard deviations."""
+_FLOOR = 1e-30
+"""Share of a cell that the training sample did not fill."""
+
+
+@dataclass(frozen=True)
+class Population:
+    """Posterior draws of the redshift distribution of a sample."""
+
+    edges: Float[np.ndarray, " edge"]
+    """Borders of the cells."""
+    share: Float[np.ndarray, "draw cell"]
+    """Share of the sample in each cell; every draw sums to 1."""
+    interim: Float[np.ndarray, " cell"]
+    """Share of the training sample in each cell."""
+    r_hat: float
+    """Largest of all parameters: about 1 when the chains agree."""
+    effective: float
+    """Smallest effective number of draws of all parameters."""
+    divergences: int
+    pareto_k: float | None
+    """Of the weights that made the expansion exact; None where the likelihood was sampled."""
+
+    @property
+    def density(self) -> Float[np.ndarray, "draw cell"]:
+        """n(z) per unit redshift, integral 1."""
+        return np.asarray(self.share / np.diff(self.edges))
+
+    @property
+    def mean_redshift(self) -> Float[np.ndarray, " draw"]:
+        """Mean redshift of each draw, cells at their middles."""
+        return np.asarray(self.share @ (0.5 * (self.edges[1:] + self.edges[:-1])))
+
+    def interval(self, level: Any = 0.9) -> Float[np.ndarray, "2 cell"]:
+        """The central interval of n(z) in each cell that holds the probability `level`.
+
+        Raises:
+            ValueError: `level` is not between 0 and 1.
+        """
+        if not 0 < level < 1:
+            raise ValueError(
+                f"Expected a level between 0 and 1; got {level}. A percentage is divided by 100."
+            )
+        return np.quantile(self.density, [0.5 - level / 2, 0.5 + level / 2], axis=0)
+
+    def before_selection(self, detected: ArrayLike) -> Float[np.ndarray, "draw cell"]:
+        """n(z) per unit redshift of the galaxies that the sample was selected from.
+
+        Args:
+            detected: Probability that a galaxy in each cell enters the sample, shape (cell,). It
+                must have been the same for the training sample, whose interim prior is that of
+                its selected galaxies.
+
+        Raises:
+            ValueError: A probability outside (0, 1], or not one for each cell.
+        """
+        probability = np.asarray(detected, dtype=float)
+        if probability.shape != self.interim.shape or not np.all(
+            (probability > 0) & (probability <= 1)
+        ):
+            raise ValueError(
+                f"Expected a probability in (0, 1] for each of {len(self.interim)} cells; got "
+                f"shape {probability.shape}. Leave out cells where nothing is detected."
+            )
+        parent = self.density / probability
+        return np.asarray(parent / (parent @ np.diff(self.edges))[:, None])
+
+
+def cell_masses(
+    density: RedshiftDensity, edges: ArrayLike, out: np.ndarray | None = None
+) -> Float[np.ndarray, "galaxy cell"]:
+    """The probability of every galaxy in every cell, single precision.
+
+    Args:
+        density: p(z | c) of many galaxies.
+        edges: Borders of the cells, increasing, shape (edge,).
+        out: Where to write, shape (galaxy, cell): a memory map, for one.
+
+    Raises:
+        ValueError: Edges that do not increase from 0 or above.
+    """
+    at = torch.as_tensor(_increasing(edges))[:, None]
+    galaxies = density.loc.shape[0]
+    if out is None:
+        out = np.empty((galaxies, len(at) - 1), dtype=np.float32)
+    for rows in _chunks(galaxies, 4096):
+        part = density[rows]
+        exact = RedshiftDensity(part.logits.double(), part.loc.double(), part.scale.double())
+        out[rows] = np.diff(exact.cdf(at).detach().numpy(), axis=0).T
+    return out
+
+
+def infer(
+    masses: Any,
+    edges: ArrayLike,
+    *,
+    interim: ArrayLike,
+    key: Array,
+    draws: int = 500,
+    warmup: int = 300,
+    chains: int = 2,
+) -> Population:
+    """The redshift distribution of a sample, from its galaxies' posteriors.
+
+    Args:
+        masses: Probability of every galaxy in every cell, shape (galaxy, cell): an array, a memory
+            map, anything whose slices of rows are arrays.
+        edges: Borders of the cells, increasing, shape (edge,).
+        interim: Share of the training sample's redshifts in each cell, shape (cell,), after the
+            same selection as the sample's; need not sum to 1.
+        key: A jax random key.
+        draws: Draws of each chain.
+        warmup: Steps before them.
+        chains: Chains.
+
+    Raises:
+        ValueError: Edges that do not increase from 0 or above, masses or an interim prior of
+            another shape or negative, or a galaxy that has no mass in any cell.
+    """
+    borders = _increasing(edges)
+    cells = len(borders) - 1
+    prior = _interim(interim, cells)
+    if len(masses) < 1 or masses.shape[1:] != (cells,):
+        raise ValueError(
+            f"Expected the masses of at least one galaxy in {cells} cells; got shape "
+            f"{masses.shape}. Make them with cell_masses."
+        )
+    root, mode, hessian = _best(masses, prior, _root(borders))
+    few = len(masses) <= EXACT
+    ratio = _ratio(root, prior, mode)
+    data: Any
+    if few:
+        rows = np.asarray(masses[:], dtype=float)
+        data = jnp.asarray(rows / (rows @ ratio)[:, None], jnp.float32)
+    else:
+        expansion = _expansion(masses, ratio, prior)
+        data = tuple(jnp.asarray(part, jnp.float32) for part in expansion)
+    white = np.linalg.inv(np.linalg.cholesky(hessian)).T
+    first, second = jax.random.split(key)
+    away = 0.5 * np.asarray(jax.random.normal(first, (chains, len(mode))), dtype=float)
+    found = sample(
+        _density_of_rows if few else _density_expanded,
+        (jnp.asarray(root, jnp.float32), jnp.asarray(np.log(prior), jnp.float32), data),
+        centre=mode,
+        root=white,
+        start=mode + away @ white.T,
+        key=second,
+        draws=draws,
+        warmup=warmup,
+    )
+    x = found.position.reshape(-1, len(mode))
+    sampled = np.stack([_ratio(root, prior, one) for one in x])
+    k = None
+    if not few:
+        sampled, k = _resampled(masses, sampled, expansion, second)
+    return Population(
+        edges=borders,
+        share=sampled * prior,
+        interim=prior,
+        r_hat=found.r_hat,
+        effective=found.effective,
+        divergences=int(found.diverging.sum()),
+        pareto_k=k,
+    )
+
+
+def tomographic(
+    population: Population, masses: Any, bins: ArrayLike, *, seed: int
+) -> Float[np.ndarray, "bin draw cell"]:
+    """n(z) per unit redshift of each tomographic bin, draws in step with the population's.
+
+    Under a draw of the population a galaxy's own posterior follows from its masses; a bin's n(z)
+    is their weighted mean, the weights those of the Bayesian bootstrap, so that what is left open
+    by a finite number of galaxies is in the scatter of the draws.
+
+    Args:
+        population: Of all galaxies, whatever their bin.
+        masses: As given to `infer`.
+        bins: Bin of each galaxy, counted from 0, shape (galaxy,); -1 is left out.
+        seed: Of the bootstrap.
+
+    Raises:
+        ValueError: Not one bin number for each galaxy, or no galaxy in any bin.
+    """
+    number = np.asarray(bins)
+    if number.shape != (len(masses),) or number.max(initial=-1) < 0:
+        raise ValueError(
+            f"Expected the bin of each of {len(masses)} galaxies, counted from 0; got shape "
+            f"{number.shape}. Put galaxies in no bin in -1."
+        )
+    ratio = population.share / population.interim
+    total = np.zeros((number.max() + 1, *ratio.shape))
+    rng = np.random.default_rng(seed)
+    for rows in _chunks(len(masses), _ROWS):
+        some = np.asarray(masses[rows], dtype=np.float32)
+        for index in range(len(total)):
+            inside = some[number[rows] == index]
+            for draw, one in enumerate(ratio.astype(np.float32)):
+                weight = rng.exponential(size=len(inside)).astype(np.float32) / (inside @ one)
+                total[index, draw] += (weight @ inside) * one
+    return np.asarray(total / total.sum(-1, keepdims=True) / np.diff(population.edges))
+
+
+def _increasing(edges: ArrayLike) -> Float[np.ndarray, " edge"]:
+    borders = np.asarray(edges, dtype=float)
+    if borders.ndim != 1 or len(borders) < 3 or borders[0] < 0 or np.any(np.diff(borders) <= 0):
+        raise ValueError(
+            f"Expected at least three increasing redshifts >= 0; got shape {borders.shape}. "
+            "numpy.linspace(0, 1.5, 61) is such a list of edges."
+        )
+    return borders
+
+
+def _interim(interim: ArrayLike, cells: int) -> Float[np.ndarray, " cell"]:
+    share = np.asarray(interim, dtype=float)
+    if share.shape != (cells,) or np.any(share < 0) or not 0 < share.sum() < np.inf:
+        raise ValueError(
+            f"Expected the training sample's share in each of {cells} cells, none negative; got "
+            f"shape {share.shape}. numpy.histogram of its redshifts gives it."
+        )
+    share = np.maximum(share / share.sum(), _FLOOR)
+    return np.asarray(share / share.sum())
+
+
+def _chunks(count: int, size: int) -> Iterator[slice]:
+    return (slice(start, min(start + size, count)) for start in range(0, count, size))
+
+
+def _root(edges: Float[np.ndarray, " edge"]) -> Float[np.ndarray, "cell cell"]:
+    """Root of the covariance of g at amplitude 1: Matern 5/2 in ln(1 + z)."""
+    x = np.log1p(0.5 * (edges[1:] + edges[:-1]))
+    apart = np.abs(x[:, None] - x) * np.sqrt(5) / _LENGTH
+    kernel = (1 + apart + apart**2 / 3) * np.exp(-apart)
+    return np.linalg.cholesky(kernel + 1e-6 * np.eye(len(x)))
+
+
+def _ratio(root: np.ndarray, prior: np.ndarray, x: np.ndarray) -> Float[np.ndarray, " cell"]:
+    """n / pi of x, the white numbers behind g."""
+    g = root @ x
+    ratio = np.exp(g - g.max())
+    return np.asarray(ratio / (prior @ ratio))
+
+
+def _log_likelihood(masses: Any, ratio: Float[np.ndarray, "draw cell"]) -> np.ndarray:
+    """The exact log-likelihood of each draw, shape (draw,)."""
+    total = np.zeros(len(ratio))
+    for rows in _chunks(len(masses), _ROWS):
+        some = np.asarray(masses[rows], dtype=np.float32)
+        for part in _chunks(len(ratio), 64):
+            total[part] += np.log(some @ ratio[part].T.astype(np.float32)).sum(0, dtype=float)
+    return total
+
+
+def _best(
+    masses: Any, prior: np.ndarray, root: np.ndarray
+) -> tuple[np.ndarray, Float[np.ndarray, " cell"], Float[np.ndarray, "cell cell"]]:
+    """The root of g's covariance at the best amplitude, the mode, and minus the Hessian there."""
+    with np.errstate(divide="ignore"):
+        start = _log_likelihood(masses, np.ones((1, len(prior))))[0]
+    if not np.isfinite(start):
+        raise ValueError(
+            "Expected every galaxy to have mass in some cell; got one that has none. "
+            "Leave it out, or let the cells reach further."
+        )
+    found = []
+    x, before = np.zeros(len(prior)), _AMPLITUDES[0]
+    for amplitude in _AMPLITUDES:
+        x, hessian, value = _mode(masses, prior, amplitude * root, x * before / amplitude)
+        before = amplitude
+        evidence = value - 0.5 * np.linalg.slogdet(hessian)[1]
+        found.append((evidence, amplitude * root, x, hessian))
+    _, *best = max(found, key=lambda one: one[0])
+    return best[0], best[1], best[2]
+
+
+def _mode(
+    masses: Any, prior: np.ndarray, root: np.ndarray, x: np.ndarray
+) -> tuple[Float[np.ndarray, " cell"], Float[np.ndarray, "cell cell"], float]:
+    """The most probable x, minus the Hessian there and ln of the density, by Newton from x.
+
+    The Hessian is that of the likelihood at its maximum, which is never indefinite: the scatter
+    over galaxies of their posteriors over cells. Steps that do not climb are halved.
+    """
+    galaxies, cells = len(masses), len(prior)
+
+    def objective(x: np.ndarray) -> float:
+        fit = _log_likelihood(masses, _ratio(root, prior, x)[None])[0]
+        return float(fit - 0.5 * (x**2).sum())
+
+    value = objective(x)
+    while True:
+        ratio = _ratio(root, prior, x)
+        mean, scatter = np.zeros(cells), np.zeros((cells, cells))
+        for rows in _chunks(galaxies, _ROWS):
+            own = np.asarray(masses[rows], dtype=np.float32) * ratio.astype(np.float32)
+            own /= own.sum(1, keepdims=True)
+            mean += own.sum(0, dtype=float)
+            scatter += own.T @ own
+        scatter -= np.outer(mean, mean) / galaxies
+        hessian = root.T @ scatter @ root + np.eye(cells)
+        step = np.linalg.solve(hessian, root.T @ (mean - galaxies * ratio * prior) - x)
+        size = 1.0
+        while size > 1e-3 and not objective(x + size * step) > value:
+            size /= 2
+        if step @ hessian @ step < _SETTLED or size <= 1e-3:
+            return x, hessian, value
+        x = x + size * step
+        value = objective(x)
+
+
+def _expansion(
+    masses: Any, ratio: np.ndarray, prior: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """About n / pi = ratio: that ratio, the slope there, and a root of minus the curvature."""
+    cells = len(ratio)
+    # The slope along the prior tells nothing, for n sums to 1, and is large: it is taken out.
+    slope, curvature = -len(masses) * prior, np.zeros((cells, cells))
+    for rows in _chunks(len(masses), _ROWS):
+        some = np.asarray(masses[rows], dtype=np.float32)
+        some = some / (some @ ratio.astype(np.float32))[:, None]
+        slope += some.sum(0, dtype=float)
+        curvature += some.T @ some
+    size, axes = np.linalg.eigh(curvature)
+    return ratio, slope, np.sqrt(np.maximum(size, 0))[:, None] * axes.T
+
+
+def _density_of_rows(data: tuple[Array, Array, Array], x: Array) -> Array:
+    """ln p(x, d); the rows are divided by their likelihood at the mode."""
+    root, log_prior, rows = data
+    return jnp.log(rows @ _sampled_ratio(root, log_prior, x)).sum() - 0.5 * (x**2).sum()
+
+
+def _density_expanded(data: tuple[Array, Array, tuple[Array, ...]], x: Array) -> Array:
+    root, log_prior, (centre, slope, bend) = data
+    away = _sampled_ratio(root, log_prior, x) - centre
+    return slope @ away - 0.5 * ((bend @ away) ** 2).sum() - 0.5 * (x**2).sum()
+
+
+def _sampled_ratio(root: Array, log_prior: Array, x: Array) -> Array:
+    g = root @ x
+    return jnp.exp(g - jax.nn.logsumexp(g + log_prior))
+
+
+def _resampled(
+    masses: Any, sampled: np.ndarray, expansion: tuple[np.ndarray, ...], key: Array
+) -> tuple[Float[np.ndarray, "draw cell"], float]:
+    """Draws of the expanded density made draws of the exact one, and the Pareto k of that."""
+    centre, slope, bend = expansion
+    away = sampled - centre
+    expanded = away @ slope - 0.5 * ((away @ bend.T) ** 2).sum(-1)
+    weights = psis(_log_likelihood(masses, sampled) - expanded)
+    chance = jnp.asarray(np.exp(weights.log_weight))
+    pick = np.asarray(jax.random.choice(key, len(sampled), (len(sampled),), p=chance))
+    return sampled[pick], float(weights.pareto_k)
