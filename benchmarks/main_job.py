@@ -92,7 +92,11 @@ def main() -> None:
         path = options.work / f"{name}.json"
         if path.is_file():
             figures += json.loads(path.read_text())
-    command = f"make main-job  # {options.galaxies} galaxies, a bank of {options.bank}"
+    apart = "" if options.parts == list(PARTS) else ", parts run apart"
+    command = (
+        f"make main-job  # {options.galaxies} galaxies, {options.draws} draws, "
+        f"a bank of {options.bank}{apart}"
+    )
     path = write_results("main_job", command, seed=options.seed, figures=figures)
     missed = [one for one in figures if one["met"] is False]
     print(f"{path}: {len(figures)} figures, {len(missed)} miss their goal")

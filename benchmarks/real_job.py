@@ -112,9 +112,10 @@ def hidden_figures(label: str, ours: Hidden, line: Hidden) -> list[Figure]:
         figures.append(figure(name, float(np.median(chi2)), n=len(chi2)))
     pair = galaxy_means(ours.crps), galaxy_means(line.crps)
     use = np.isfinite(pair[0]) & np.isfinite(pair[1])
-    if use.sum() > 1:
-        ratio = ratio_of_means("ratio", pair[0][use], pair[1][use])
-        figures.append(score_figure(ratio, name=f"{label}: CRPS over that of the straight line"))
+    if use.sum() < 2:
+        return figures
+    ratio = ratio_of_means("ratio", pair[0][use], pair[1][use])
+    figures.append(score_figure(ratio, name=f"{label}: CRPS over that of the straight line"))
     # A perfect prediction of the noise-free flux still has the noise's own CRPS, sigma / sqrt(pi).
     floor = mean_score("floor", galaxy_means(ours.error)[use] / np.pi**0.5)
     figures.append(
