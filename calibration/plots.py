@@ -9,7 +9,7 @@ Axes: galaxy, bin (of a histogram), level.
 import re
 from collections.abc import Callable, Sequence
 from io import StringIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +68,7 @@ def svgs(
     }
     # A result draws in the first colour of the cycle, "C0": before, then after. Names of colours
     # are looked up again when the figure is written.
-    styles = [
+    styles: list[Any] = [
         {**style, "svg.hashsalt": name, "axes.prop_cycle": cycler(color=(colour, *_CYCLE[1:]))}
         for name, colour in zip(names, _CYCLE, strict=False)
     ]
