@@ -5,13 +5,11 @@ of u counts already. Here every aperture gets the code nearest to it, and what t
 spectrum, as a fraction, is the intrinsic scale per rest wavelength and the flux-calibration modes.
 """
 
-import math
-
 import torch
 from report_set import TUNE_SEED
 
 from probmmae.code import nearest_code
-from probmmae.decoders import to_physical
+from probmmae.decoders import calibration_modes, knot_place, to_physical
 from probmmae.instrument import observe
 from probmmae.latent import LEVEL
 from probmmae.model import GalaxyModel
@@ -51,16 +49,12 @@ def settle(network: GalaxyModel, *, blocks: int = BLOCKS) -> dict[str, float]:
             # Pixels next to dark ones (deep absorption, the far blue) count by the local level.
             level = 0.5 * (true.abs() + true.abs().mean(-1, keepdim=True))
             fraction = (made - true) / level
-            low, high = math.log(3600.0), math.log(10400.0)
-            x = (torch.log(spectra.wavelength) - low) / (high - low) * 2 - 1
-            modes = torch.stack([torch.ones_like(x), x, 2 * x**2 - 1], dim=-1)
+            modes = calibration_modes(spectra.wavelength)
             real = (truth.deep.ivar > 0)[..., None]
             fit = torch.linalg.lstsq(modes * real, (fraction[..., None] * real)).solution
             found.append(fit[..., 0].flatten(0, 1))
             left = fraction - (modes @ fit)[..., 0]
-            low, high = math.log(2000.0), math.log(10900.0)
-            rest_frame = torch.log(spectra.wavelength) - torch.log1p(z)[..., None]
-            place = ((rest_frame - low) / (high - low) * (knots - 1)).round().long()
+            place = knot_place(z, spectra.wavelength).round().long()
             inside = real[..., 0] & (place >= 0) & (place < knots)
             sizes.append(left[inside].abs())
             places.append(place[inside])

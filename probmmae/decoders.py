@@ -71,6 +71,22 @@ def from_physical(
     )
 
 
+def calibration_modes(
+    wavelength: Float[Tensor, "*rows pixel"],
+) -> Float[Tensor, "*rows pixel mode"]:
+    """Smooth shapes that an error of flux calibration takes: constant, slope and bend."""
+    low, high = math.log(3600.0), math.log(10400.0)
+    x = ((torch.log(wavelength) - low) / (high - low) * 2 - 1).clamp(-1.5, 1.5)
+    return torch.stack([torch.ones_like(x), x, 2 * x**2 - 1], dim=-1)
+
+
+def knot_place(z: Float[Tensor, "*rows"], wavelength: Float[Tensor, "*rows pixel"]) -> Tensor:
+    """Where observed pixels lie among the rest-frame knots, 0 the first; shape of `wavelength`."""
+    low, high = math.log(_KNOT_RANGE[0]), math.log(_KNOT_RANGE[1])
+    rest = torch.log(wavelength) - torch.log1p(z)[..., None]
+    return (rest - low) / (high - low) * (_KNOTS - 1)
+
+
 class SpectrumDecoder(nn.Module):
     """u to the light an aperture collects, and the model's own uncertainty of it.
 
@@ -112,9 +128,7 @@ class SpectrumDecoder(nn.Module):
         """Intrinsic variance per pixel, and the flux-calibration factors (last axis mode)."""
         own = self.at_rest(self.log_intrinsic.expand(*z.shape, _KNOTS), z, wavelength)
         variance = (torch.exp(own).clamp(min=1e-3) * mean) ** 2
-        low, high = math.log(3600.0), math.log(10400.0)
-        x = ((torch.log(wavelength) - low) / (high - low) * 2 - 1).clamp(-1.5, 1.5)
-        modes = torch.stack([torch.ones_like(x), x, 2 * x**2 - 1], dim=-1)
+        modes = calibration_modes(wavelength)
         return variance, mean[..., None] * modes * torch.exp(self.log_calibration)
 
     @staticmethod
@@ -122,9 +136,7 @@ class SpectrumDecoder(nn.Module):
         knots: Float[Tensor, "*rows knot"], z: Float[Tensor, "*rows"], wavelength: Tensor
     ) -> Tensor:
         """Values at rest-frame knots interpolated to observed pixels, shape of `wavelength`."""
-        low, high = math.log(_KNOT_RANGE[0]), math.log(_KNOT_RANGE[1])
-        rest = torch.log(wavelength) - torch.log1p(z)[..., None]
-        place = ((rest - low) / (high - low) * (_KNOTS - 1)).clamp(0, _KNOTS - 1.001)
+        place = knot_place(z, wavelength).clamp(0, _KNOTS - 1.001)
         left = place.floor()
         index = left.long()
         return torch.lerp(knots.gather(-1, index), knots.gather(-1, index + 1), place - left)

@@ -70,7 +70,7 @@ def test_two_calls_give_the_same_draws(model: Model) -> None:
     np.testing.assert_array_equal(first, posterior.spectrum(GRID).flux.value)
     np.testing.assert_array_equal(first, again.spectrum(GRID).flux.value)
     np.testing.assert_allclose(
-        posterior.spectrum(GRID, draws=3).flux.value, first[:3], rtol=1e-3, atol=1e-6
+        posterior.spectrum(GRID, draws=3).flux.value, first[:3], rtol=1e-5, atol=1e-6
     )
     assert not np.allclose(first, other.spectrum(GRID).flux.value, equal_nan=True)
     np.testing.assert_array_equal(posterior.image("hsc-g").flux, again.image("hsc-g").flux)
