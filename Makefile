@@ -8,7 +8,7 @@ BAGPIPES ?= bagpipes
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test quick lint format wheel clean bench main-job train-shipped ship baselines peers templates figures
+.PHONY: help demo test quick lint format wheel clean bench main-job train-shipped ship baselines peers calibration repair sbi eigenspectra templates figures photoz
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -58,9 +58,29 @@ baselines: $(READY)  ## train the two baselines
 	.peers/bin/pip install --quiet "torch>=2.6,<2.14" pz-rail-flexzboost qp-prob
 	@touch $@
 
+.peers/.photoz: .peers/.ready
+	.peers/bin/pip install --quiet pz-rail-gpz-v1 pz-rail-sklearn pz-rail-pzflow "calpit[torch]"
+	@touch $@
+
 peers: .peers/.ready  ## FlexZBoost in an environment of its own (3 GB)
 
-bench: main-job  ## every benchmark
+bench: main-job calibration photoz  ## every benchmark
+
+photoz: $(READY) .peers/.photoz  ## benchmarks/results/photoz.json, table by table (hours; resumes)
+	$(BIN)/python benchmarks/photoz_job.py --rail .peers/bin/python --data $(DATA)
+
+repair: $(READY)  ## fit the repair that the package carries beside its model
+	$(BIN)/probmmae repair shipped
+
+.sbi/.ready:
+	$(PYTHON) -m venv .sbi
+	.sbi/bin/pip install --quiet "torch>=2.6,<2.14" sbi
+	@touch $@
+
+sbi: .sbi/.ready  ## sbi, to time the diagnostics against, in an environment of its own
+
+calibration: $(READY) repair  ## benchmarks/results/calibration.json (times sbi too after `make sbi`)
+	$(BIN)/python benchmarks/calibration_job.py $(if $(wildcard .sbi/.ready),--sbi .sbi/bin/python)
 
 main-job: $(READY) .peers/.ready  ## benchmarks/results/main_job.json (needs `make baselines`)
 	$(BIN)/python benchmarks/main_job.py --rail .peers/bin/python \
@@ -68,6 +88,9 @@ main-job: $(READY) .peers/.ready  ## benchmarks/results/main_job.json (needs `ma
 		$(if $(wildcard $(DATA)),--data $(DATA))
 	$(BIN)/python benchmarks/ship.py
 	$(BIN)/python benchmarks/readme_table.py
+
+eigenspectra: $(READY)  ## rebuild what redshifts of spectra are looked for with
+	$(BIN)/python benchmarks/build_eigenspectra.py
 
 templates: $(READY)  ## rebuild the template basis; BAGPIPES is an unpacked bagpipes 1.3.6
 	$(BIN)/python benchmarks/build_templates.py $(BAGPIPES)

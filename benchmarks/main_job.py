@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=REPORT_SEED)
     options = parser.parse_args()
     network = checkpoint.load_model(options.checkpoint)
-    recipe = read_recipe(Path("probmmae/recipes/shipped_second.toml"))
+    recipe = read_recipe(Path("probmmae/recipes/shipped_first.toml"))
     rivals = {f.name: checkpoint.load_model(f) for f in options.baselines}
     report = sample(options.galaxies, options.seed)
     options.work.mkdir(parents=True, exist_ok=True)

@@ -67,6 +67,10 @@ class Table:
         """The galaxies `rows`."""
         return Table(self.mag[rows], self.mag_err[rows], self.z[rows], self.bands)
 
+    def limits(self) -> Array:
+        """The faintest magnitude of each band, shape (band,)."""
+        return np.asarray(np.nanmax(np.where(np.isfinite(self.mag), self.mag, np.nan), axis=0))
+
     def columns(self, limits: Array) -> dict[str, Array]:
         """Columns by name, non-detections at `limits` with error 1."""
         seen = np.isfinite(self.mag) & np.isfinite(self.mag_err)
@@ -104,7 +108,7 @@ def flexzboost(train: Table, test: Table, *, zmax: float, points: int, variant: 
     from rail.estimation.algos.flexzboost import FlexZBoostEstimator, FlexZBoostInformer
 
     name = f"{variant.bases}_{variant.errors}_{variant.logarithm}_{time.monotonic_ns()}"
-    limits = np.nanmax(np.where(np.isfinite(train.mag), train.mag, np.nan), axis=0)
+    limits = train.limits()
     shared: dict[str, Any] = {
         "hdf5_groupname": "",
         "bands": [f"mag_{band}" for band in train.bands],

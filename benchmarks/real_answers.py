@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from report_set import CHUNK, Sample, on_grid, shown
+from report_set import CHUNK, Sample, exact_evidence, joined, shown
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
 from probmmae.batch import Batch
-from probmmae.calibration.evidence import Evidence, density_evidence
+from probmmae.calibration.evidence import Evidence
 from probmmae.galaxy import Galaxy
 from probmmae.instrument import observe
 from probmmae.model import GalaxyModel
@@ -27,7 +27,7 @@ from probmmae.templates import load_templates
 from probmmae.tokens import galaxy_scale
 
 GRID = np.linspace(0.0, 1.5, 6001)
-"""Redshifts at which posteriors are kept."""
+"""Redshifts at which densities are drawn, or weighted."""
 
 
 @dataclass(frozen=True)
@@ -35,36 +35,24 @@ class Answer:
     """p(z | what is shown) of every galaxy, and the redshifts that spectroscopy gave."""
 
     label: str
-    pdf: np.ndarray
-    """Shape (galaxy, grid)."""
-    cdf: np.ndarray
+    density: RedshiftDensity
+    """Batch axis galaxy."""
     z: np.ndarray
+    """Shape (galaxy,)."""
 
     def evidence(self) -> Evidence:
         """Scores, PIT and coverage."""
-        return density_evidence(
-            self.label,
-            self.pdf,
-            grid=GRID,
-            truth=self.z,
-            generator=np.random.default_rng(0),
-            cdf=self.cdf,
-        )
+        return exact_evidence(self.label, self.density, torch.as_tensor(self.z))
 
 
 @torch.no_grad()
 def answer(network: GalaxyModel, batch: Batch, what: str, *, label: str) -> Answer:
     """p(z | c) of a batch."""
-    pdf, cdf = [], []
-    for start in range(0, len(batch), CHUNK):
-        part = shown(batch.take(slice(start, start + CHUNK)), what)
-        for table, rows in zip((pdf, cdf), on_grid(_density(network, part), GRID), strict=True):
-            table.append(rows)
-    return Answer(label, np.concatenate(pdf), np.concatenate(cdf), batch.z.numpy().astype(float))
-
-
-def _density(network: GalaxyModel, observed: Batch) -> RedshiftDensity:
-    return network.redshift(network.encode(observed))
+    parts = [
+        network.redshift(network.encode(shown(batch.take(slice(start, start + CHUNK)), what)))
+        for start in range(0, len(batch), CHUNK)
+    ]
+    return Answer(label, joined(parts), batch.z.numpy().astype(float))
 
 
 def snr(batch: Batch) -> np.ndarray:

@@ -21,12 +21,13 @@ import torch
 from real_answers import GRID, Answer, answer, seen_by, simulated_n_of_z, twins, without_u
 from real_hidden import Hidden, galaxy_means
 from real_set import SKY_LINES, boss, split_by_reach, triples
-from report_set import Sample
+from report_set import Sample, on_grid
 from results_file import Figure, figure, score_figure
 from scipy.stats import gaussian_kde
 
 from probmmae.bands import effective_wavelength
 from probmmae.batch import Batch
+from probmmae.calibration.evidence import Evidence, density_evidence
 from probmmae.calibration.scores import ratio_of_means
 from probmmae.collate import collate
 from probmmae.galaxy import Galaxy
@@ -39,25 +40,32 @@ _LINES = (
 """Strong lines, vacuum Angstrom at rest."""
 
 
-def reweighted(one: Answer, pool: Sample) -> Answer:
+def reweighted(one: Answer, pool: Sample) -> Evidence:
     """The posteriors with the n(z) of the other real galaxies in place of the simulation's."""
     simulated = np.maximum(simulated_n_of_z(pool), 1e-3)
-    cdf = np.empty_like(one.cdf)
+    _, cdf = on_grid(one.density, GRID)
     for row in range(len(one.z)):
         others = np.delete(one.z, row)
         weight = (gaussian_kde(others)(GRID) + 0.05) / simulated
-        steps = np.diff(one.cdf[row]) * 0.5 * (weight[1:] + weight[:-1])
+        steps = np.diff(cdf[row]) * 0.5 * (weight[1:] + weight[:-1])
         total = np.concatenate([[0.0], steps.cumsum()])
-        cdf[row] = total / total[-1] if total[-1] > 0 else one.cdf[row]
-    return replace(one, cdf=cdf, pdf=np.gradient(cdf, GRID, axis=1))
+        if total[-1] > 0:
+            cdf[row] = total / total[-1]
+    return density_evidence(
+        one.label,
+        np.gradient(cdf, GRID, axis=1),
+        grid=GRID,
+        truth=one.z,
+        generator=np.random.default_rng(0),
+        cdf=cdf,
+    )
 
 
-def compared(label: str, before: Answer, changes: Mapping[str, Answer]) -> list[Figure]:
+def compared(label: str, before: Answer, changes: Mapping[str, Evidence]) -> list[Figure]:
     """CRPS ratio of every change, and before and after of the one that lowers it most."""
     base = before.evidence()
     figures, ratios = [], {}
-    for name, after in changes.items():
-        said = after.evidence()
+    for name, said in changes.items():
         ratio = ratio_of_means("ratio", said.crps_values, base.crps_values)
         ratios[name] = (ratio.value, said)
         title = f"{label} diagnosis: {name}"
@@ -119,8 +127,11 @@ def redshift_diagnosis(
     galaxies, _ = split_by_reach(boss(data))
     batch = collate(galaxies)
 
-    def of(changed: Batch, what: str = "spectrum") -> Answer:
+    def shows(changed: Batch, what: str) -> Answer:
         return answer(network, changed, what, label="")
+
+    def of(changed: Batch, what: str = "spectrum") -> Evidence:
+        return shows(changed, what).evidence()
 
     near = twins(pool, batch, "spectrum")
     spectra = batch.spectra
@@ -139,7 +150,6 @@ def redshift_diagnosis(
             with_spectra(batch, flux=spectra.flux / 2, ivar=spectra.ivar * 4)
         ),
         "errors 30 % larger": of(with_spectra(batch, ivar=spectra.ivar / 1.69)),
-        "the real n(z) for the simulated one": reweighted(of(batch), pool),
         "chain: pipeline's fit and pure noise": of(
             pipeline_fits(data, galaxies, batch, seed=seed)
         ),
@@ -149,10 +159,10 @@ def redshift_diagnosis(
         ),
         "chain: simulated twins as simulated": of(near.batch),
     }
-    figures = compared("BOSS spectrum to redshift", of(batch), changes)
+    figures = compared("BOSS spectrum to redshift", shows(batch, "spectrum"), changes)
 
     griz = collate([without_u(galaxy) for galaxy in galaxies])
-    before = of(griz, "photometry")
+    before = shows(griz, "photometry")
     figures += compared(
         "BOSS photometry (griz) to redshift",
         before,
@@ -163,7 +173,7 @@ def redshift_diagnosis(
         },
     )
     sharp, _ = split_by_reach(triples(data))
-    before = of(collate(sharp), "image")
+    before = shows(collate(sharp), "image")
     soft, _ = split_by_reach(triples(data, psf_fwhm=0.7))
     small = collate(soft, image_size=40)
     brighter = replace(

@@ -17,10 +17,10 @@ from matplotlib.axes import Axes
 from real_answers import GRID, Answer, answer
 from real_hidden import predict
 from real_set import boss, sdss, split_by_reach, triples
+from report_set import on_grid
 
 from probmmae import checkpoint
 from probmmae.batch import Batch
-from probmmae.calibration.evidence import grid_quantile
 from probmmae.collate import collate
 from probmmae.model import GalaxyModel
 
@@ -33,7 +33,7 @@ _SEED = 4
 def draw_redshifts(axes: Axes, answers: list[Answer]) -> None:
     """Median and central 90 % interval against the spectroscopic redshift."""
     for index, one in enumerate(answers):
-        low, middle, high = (grid_quantile(one.cdf, GRID, level) for level in (0.05, 0.5, 0.95))
+        low, middle, high = one.density.icdf(torch.tensor([[0.05], [0.5], [0.95]])).numpy()
         axes.errorbar(
             one.z, middle, yerr=(middle - low, high - middle), fmt="o", markersize=3,
             linewidth=0.7, color=f"C{index}", label=f"{one.label} ({len(one.z)})",
@@ -71,7 +71,8 @@ def draw_spectrum(axes: Axes, network: GalaxyModel, batch: Batch, name: str) -> 
 
 def draw_image(axes: Axes, one: Answer, batch: Batch, row: int) -> None:
     """p(z | two HST images) with the image as an inset."""
-    axes.plot(GRID, one.pdf[row], color="C2")
+    pdf, _ = on_grid(one.density, GRID)
+    axes.plot(GRID, pdf[row], color="C2")
     axes.axvline(one.z[row], color="black", linewidth=0.8, linestyle=":")
     axes.set(xlim=(0, 0.9), ylim=(0, None), xlabel="redshift", ylabel="density")
     axes.set_title("HST F606W + F814W to redshift (dotted: Keck spectrum)", fontsize=8)

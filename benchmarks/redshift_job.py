@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from report_set import Sample, densities, on_grid
+from report_set import Sample, densities, exact_evidence
 from results_file import Figure, at_most, figure, score_figure, within
 
 from probmmae.calibration.evidence import Evidence, density_evidence
@@ -22,15 +22,7 @@ GRID = np.linspace(0.0, 1.0, 4001)
 
 def evidence_of(label: str, network: GalaxyModel, sample: Sample, what: str) -> Evidence:
     """Evidence on p(z | what is shown)."""
-    pdf, cdf = on_grid(densities(network, sample, what), GRID)
-    return density_evidence(
-        label,
-        pdf,
-        grid=GRID,
-        truth=sample.truth.z.numpy(),
-        generator=np.random.default_rng(0),
-        cdf=cdf,
-    )
+    return exact_evidence(label, densities(network, sample, what), sample.truth.z)
 
 
 def figures_of(evidence: Evidence, *, goals: bool) -> list[Figure]:

@@ -82,7 +82,12 @@ def told(number: int, stage: dict[str, Any]) -> str:
     """A row of the card."""
     recipe = parse_recipe(stage["recipe"], f"stage {number}")
     training = recipe.training
-    begun = f"{training.start_blocks} blocks for code and readers, " if number == 1 else ""
+    begun = ""
+    if number == 1:
+        begun = (
+            f"{training.start_blocks} blocks for code and readers, {training.start_catalogue:,} "
+            "catalogue galaxies for p(z, photometry), "
+        )
     frozen = ", ".join(f"`{name}`" for name in training.frozen)
     return (
         f"| stage {number} | {begun}{stage['step']:,} steps of {training.batch} galaxies and "

@@ -17,13 +17,12 @@ from scipy import special
 
 from probmmae.calibration.evidence import (
     Evidence,
-    cumulate,
     density_evidence,
     draw_evidence,
     grid_quantile,
 )
-from probmmae.calibration.pit_map import PitMap
 from probmmae.calibration.recalibrate import recalibrate_density
+from probmmae.inference.pit_map import PitMap, cumulate
 
 FloatArray = NDArray[np.float64]
 

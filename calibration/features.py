@@ -24,6 +24,8 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from probmmae.spectral_maps import D4000_BANDS
+
 Arrayish: TypeAlias = Tensor | NDArray[Any]
 
 #: Passband, blue sideband, red sideband: rest-frame vacuum Angstrom (Westfall et al. 2019,
@@ -34,10 +36,6 @@ LINE_BANDS = {
     "o_iii": ((4998.2, 5018.2), (4978.2, 4998.2), (5018.2, 5038.2)),
     "o_ii": ((3716.3, 3738.3), (3696.3, 3716.3), (3738.3, 3758.3)),
 }
-
-#: The bands of Balogh et al. 1999 (https://arxiv.org/abs/astro-ph/9906470), 3850-3950 and
-#: 4000-4100 Angstrom in air, here in vacuum.
-D4000_BANDS = ((3851.09, 3951.12), (4001.13, 4101.16))
 
 #: A filter counts as covered when the grid holds this share of its transmission for an AB source.
 FILTER_SHARE = 0.995

@@ -2,10 +2,11 @@
 
 From a model and a dataset to two jobs: images to redshift, and images with the redshift to the
 spectrum. Galaxies of the part "recalibrate" fit the repair, those of the part "report" are
-reported; where a galaxy has no image its photometry is shown. The spectrum in question is the
-galaxy's first. What is known of it is a measurement, so the draws, which are noise-free, get the
-noise of that measurement: its pixels and features are compared with what the model expects to be
-measured.
+reported; a model that keeps a repair needs no part to fit one, and is asked twice about the
+reported: without it and with it. Where a galaxy has no image its photometry is shown. The spectrum
+in question is the galaxy's first. What is known of it is a measurement, so the draws, which are
+noise-free, get the noise of that measurement: its pixels and features are compared with what the
+model expects to be measured.
 
 Axes: draw, galaxy, pixel, bin (of observed wavelength), grid.
 """
@@ -22,10 +23,13 @@ from numpy.typing import NDArray
 
 from probmmae.calibration.answers import FEWEST_GALAXIES, Drawn, Gridded, Job, Vectors
 from probmmae.calibration.features import FEATURES, spectrum_features
+from probmmae.calibration.repaired import Repaired
 from probmmae.dataset import Dataset, Split
 from probmmae.galaxy import FWHM_PER_SIGMA, Galaxy, Spectrum
+from probmmae.inference.pit_map import PitMap
 from probmmae.inference.posterior import Model, Posterior, observed_batch
 from probmmae.inference.redshifts import default_grid
+from probmmae.inference.repair import joined
 from probmmae.redshift import RedshiftDensity
 from probmmae.tokens import SPECTRAL_UNIT, galaxy_scale
 
@@ -69,19 +73,53 @@ class _Gathered:
     z: list[float] = field(default_factory=list)
     magnitude: list[float] = field(default_factory=list)
     bands: list[str] = field(default_factory=list)
+    maps: list[PitMap] = field(default_factory=list)
     for_repair: list[bool] = field(default_factory=list)
     spectra: list[_Said | None] = field(default_factory=list)
 
 
+def answers(
+    model: Model, dataset: Dataset, *, watch: Watch | None = None
+) -> tuple[tuple[Job, ...], tuple[Repaired, ...] | None]:
+    """The jobs as the network answers, and after the repair that is kept with the model.
+
+    Args:
+        model: The trained model.
+        dataset: Galaxies with redshifts, and images or photometry.
+        watch: Told of progress.
+
+    Returns:
+        The jobs, and the same ones after repair; None where the model keeps no repair: the jobs
+        then have galaxies set aside to fit one.
+
+    Raises:
+        ValueError: Fewer than 20 galaxies with a redshift to report on.
+    """
+    kept = model.repair
+    if kept is None:
+        return held_out_jobs(model, dataset, watch=watch), None
+    before = held_out_jobs(model, dataset, splits=("report",), watch=watch)
+    after = held_out_jobs(model, dataset, splits=("report",), repair=True, watch=watch)
+    said, source = kept.describe(), f"Kept with the model, fitted on {kept.source}."
+    return before, tuple(Repaired(job, said, source) for job in after)
+
+
 @torch.no_grad()
 def held_out_jobs(
-    model: Model, dataset: Dataset, *, watch: Watch | None = None
+    model: Model,
+    dataset: Dataset,
+    *,
+    splits: tuple[Split, ...] = SPLITS,
+    repair: bool = False,
+    watch: Watch | None = None,
 ) -> tuple[Job, ...]:
     """The answers of a model on the held-out parts of a dataset.
 
     Args:
         model: The trained model.
         dataset: Galaxies with redshifts, and images or photometry.
+        splits: The parts to ask about; "report" must be one.
+        repair: Whether the repair that is kept with the model is applied.
         watch: Told of progress.
 
     Returns:
@@ -92,10 +130,11 @@ def held_out_jobs(
     """
     said = _Gathered()
     generator = np.random.default_rng(_SEED)
-    for split in SPLITS:
+    for split in splits:
         usable = filter(_usable, dataset.galaxies(split))
         while batch := list(islice(usable, _BATCH)):
-            _ask(model, batch, said, generator, for_repair=split == "recalibrate")
+            fits = split == "recalibrate"
+            _ask(model, batch, said, generator, for_repair=fits, repair=repair)
             if watch is not None:
                 watch(len(said.z))
     reported = len(said.z) - sum(said.for_repair)
@@ -120,6 +159,7 @@ def _ask(
     generator: np.random.Generator,
     *,
     for_repair: bool,
+    repair: bool,
 ) -> None:
     """Add the answers on a batch."""
     shown = [
@@ -127,7 +167,9 @@ def _ask(
         for one in galaxies
     ]
     batch = observed_batch(shown, use_redshift=False)
-    said.densities.append(model.network.redshift(model.network.encode(batch)))
+    density = model.network.redshift(model.network.encode(batch))
+    said.densities.append(density)
+    said.maps.append(joined(model.applied(batch, density, draws=DRAWS, repair=repair)))
     scale = galaxy_scale(batch).double().numpy()
     said.magnitude += (22.5 - 2.5 * np.log10(scale)).tolist()
     said.z += [float(one.redshift or 0.0) for one in galaxies]
@@ -136,7 +178,7 @@ def _ask(
         "".join(sorted({part.band.rpartition("-")[2] for part in one.images or one.photometry}))
         for one in shown
     ]
-    posteriors = model.condition(shown, draws=DRAWS, seed=_SEED)
+    posteriors = model.condition(shown, draws=DRAWS, seed=_SEED, repair=repair)
     for one, posterior, level in zip(galaxies, posteriors, scale.tolist(), strict=True):
         spectrum = one.spectra[0] if one.spectra and one.images else None
         said.spectra.append(
@@ -180,7 +222,7 @@ def _jobs(said: _Gathered) -> Iterator[Job]:
     if len(set(said.bands)) > 1:
         conditions["bands"] = np.array(said.bands)
     z = np.array(said.z)
-    yield Job("redshift", (_redshift(said.densities, z),), None, conditions, for_repair)
+    yield Job("redshift", (_redshift(said, z),), None, conditions, for_repair)
     has = np.array([one is not None for one in said.spectra])
     spectra = [one for one in said.spectra if one is not None]
     if (has & ~for_repair).sum() < FEWEST_GALAXIES:
@@ -200,10 +242,10 @@ def _jobs(said: _Gathered) -> Iterator[Job]:
         yield Job("spectra", features, vectors, conditions, for_repair[has])
 
 
-def _redshift(parts: list[RedshiftDensity], z: FloatArray) -> Gridded:
+def _redshift(said: _Gathered, z: FloatArray) -> Gridded:
     density = RedshiftDensity(
         *(
-            torch.cat([getattr(part, name) for part in parts]).double()
+            torch.cat([getattr(part, name) for part in said.densities]).double()
             for name in ("logits", "loc", "scale")
         )
     )
@@ -211,7 +253,8 @@ def _redshift(parts: list[RedshiftDensity], z: FloatArray) -> Gridded:
     grid = default_grid(top)
     at = torch.as_tensor(grid)[:, None]
     pdf, cdf = density.log_prob(at).exp().T.numpy(), density.cdf(at).T.numpy()
-    return Gridded("redshift", pdf, grid, cdf, z)
+    pit_map = PitMap.joined(said.maps)
+    return Gridded("redshift", pit_map.density(cdf) * pdf, grid, pit_map.cdf(cdf), z)
 
 
 def _vectors(spectra: list[_Said], z: FloatArray, reported: NDArray[np.bool_]) -> Vectors | None:

@@ -14,6 +14,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from probmmae.inference.stretch import positive_spread
+
 FloatArray = NDArray[np.float64]
 
 LEVEL = 0.9
@@ -88,17 +90,3 @@ def usable(draws: FloatArray, truth: FloatArray) -> NDArray[np.bool_]:
     """Pixels that the truth and all draws have and where draws differ."""
     whole = np.isfinite(truth) & np.isfinite(draws).all(axis=0)
     return whole & (draws[LEFT_OUT:] != draws[-1]).any(axis=0)
-
-
-def positive_spread(deviation: FloatArray) -> FloatArray:
-    """Standard deviation over draws (draw, pixel), 1 where there is none."""
-    spread = deviation.std(axis=0, ddof=1)
-    return np.where(spread > 0, spread, 1.0)
-
-
-def tents(at: FloatArray, knots: FloatArray) -> list[tuple[NDArray[np.int_], FloatArray]]:
-    """The two knots around each value and their shares; beyond the knots the nearest counts."""
-    position = np.interp(at, knots, np.arange(float(len(knots))))
-    left = np.minimum(position.astype(int), max(len(knots) - 2, 0))
-    share = position - left
-    return [(left, 1 - share), (np.minimum(left + 1, len(knots) - 1), share)]

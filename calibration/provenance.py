@@ -12,6 +12,7 @@ from pathlib import Path
 from probmmae.calibration.answers import Job
 from probmmae.checkpoint import SHIPPED, read, versions
 from probmmae.dataset import Dataset
+from probmmae.inference.repair import Repair
 
 _JOBS = {
     "redshift": "images (photometry where there are none) to redshift",
@@ -26,6 +27,7 @@ def described(
     data: Path | None,
     draws: Path | None,
     output: Path,
+    repair: Repair | None = None,
 ) -> dict[str, str]:
     """Names and values, ready for a table.
 
@@ -35,6 +37,7 @@ def described(
         data: Folder of the dataset; None for an archive.
         draws: The archive; None for a model.
         output: The report.
+        repair: What is kept with the model.
     """
     command = ["probmmae", "calibrate"]
     found = {}
@@ -47,12 +50,15 @@ def described(
         found["model"] = f"{checkpoint}, step {stored.step}, SHA-256 {stored.info['sha256']}"
         found["dataset"] = f"{data}, {len(Dataset(data)):,} galaxies"
         found["split"] = (
-            "by the hash of a galaxy's name: 80 % train, 8 % tune, 6 % recalibrate (fits the "
-            "repair), 6 % report"
+            "by the hash of a galaxy's name: 80 % train, 8 % tune, 6 % recalibrate"
+            f"{' (fits the repair)' if repair is None else ''}, 6 % report"
         )
+        if repair is not None:
+            found["repair"] = f"kept with the model, fitted on {repair.source}"
     for job in jobs:
         fitted = int(job.for_repair.sum())
-        counted = f"{job.for_repair.size - fitted:,} galaxies reported, {fitted:,} for the repair"
+        counted = f"{job.for_repair.size - fitted:,} galaxies reported"
+        counted += f", {fitted:,} for the repair" if repair is None else ""
         asked = f"{_JOBS[job.name]}; " if checkpoint is not None else ""
         found[job.name] = asked + counted
     found["conditions"] = ", ".join(dict.fromkeys(name for job in jobs for name in job.conditions))

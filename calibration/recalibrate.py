@@ -1,9 +1,9 @@
 """Global repair of densities: the law of the PIT of held-out galaxies, one for all.
 
-From PIT values of held-out galaxies to a monotone map G (`pit_map.py`), and from a posterior CDF F
-with density f to the recalibrated one, F'(z) = G(F(z)) with density f'(z) = g(F(z)) f(z). With G
-the true law of the PIT the new PIT is uniform. `recalibrate_local.py` lets the map depend on what
-was observed.
+From PIT values of held-out galaxies to a monotone map G (`inference/pit_map.py`), and from a
+posterior CDF F with density f to the recalibrated one, F'(z) = G(F(z)) with density f'(z) =
+g(F(z)) f(z). With G the true law of the PIT the new PIT is uniform. `recalibrate_local.py` lets
+the map depend on what was observed.
 
 Axes: galaxy, term (k), grid.
 """
@@ -16,16 +16,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize
 
-from probmmae.calibration.evidence import cumulate
 from probmmae.calibration.pit import finite_pit
-from probmmae.calibration.pit_map import (
+from probmmae.inference.pit_map import (
     BASIS,
     KNOT_WEIGHTS,
     TERMS,
     PitMap,
     basis_at,
+    cumulate,
     log_partition,
 )
+from probmmae.inference.stored import check_kind
 
 FloatArray = NDArray[np.float64]
 
@@ -183,19 +184,6 @@ def minimise(
         loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 500, "ftol": 1e-10}
     )
     return np.asarray(found.x)
-
-
-def check_kind(stored: dict[str, Any], kind: str) -> None:
-    """Refuse what another class stored.
-
-    Raises:
-        ValueError: `stored` is of another kind.
-    """
-    if stored.get("kind") != kind:
-        raise ValueError(
-            f"Expected a stored recalibration of kind {kind!r}; got {stored.get('kind')!r}. Read "
-            "it with the class that wrote it."
-        )
 
 
 def _range(values: FloatArray) -> str:

@@ -20,14 +20,19 @@ Axes: galaxy, covariate, landmark, term (k), knot.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import linalg, special
 
-from probmmae.calibration.pit_map import PitMap, basis_at, log_partition
-from probmmae.calibration.recalibrate import check_kind, fit_global, minimise
+from probmmae.calibration.recalibrate import fit_global, minimise
+from probmmae.inference.pit_law import (
+    LocalRecalibration,
+    columns_of,
+    kernel_of,
+    normal_scores,
+)
+from probmmae.inference.pit_map import basis_at, log_partition
 
 FloatArray = NDArray[np.float64]
 
@@ -43,86 +48,6 @@ _WIDTHS = (0.1, 0.3, 1.0)
 _FOLDS = 3
 _SCORES = 65
 """Points of the table from a covariate to its normal score."""
-
-
-@dataclass(frozen=True)
-class LocalRecalibration:
-    """A map for each galaxy."""
-
-    names: tuple[str, ...]
-    """Covariates, in the order of the tables and the landmarks."""
-    tables: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...]
-    """Values of each covariate, increasing, and their normal scores."""
-    landmarks: tuple[tuple[float, ...], ...]
-    """Normal scores, shape (landmark, covariate)."""
-    length: float
-    """Of the kernel, in normal scores."""
-    weights: tuple[tuple[float, ...], ...]
-    """w, shape (landmark, term); zero where cross-validation found no dependence."""
-    intercept: tuple[float, ...]
-    """a, shape (term,)."""
-    galaxies: int
-    """Number of galaxies it was fitted on."""
-    gain: float
-    """Cross-validated gain in log density over a global map of as many terms, nats a galaxy."""
-    gain_error: float
-    """Standard error of the gain."""
-
-    def pit_map(self, covariates: Mapping[str, ArrayLike]) -> PitMap:
-        """The maps of galaxies, one row each.
-
-        Args:
-            covariates: By name, shape (galaxy,) each, in the units of the fit; others than those
-                of the fit are not used.
-
-        Raises:
-            ValueError: A covariate lacks, is not finite, or has another shape.
-        """
-        missing = sorted(set(self.names) - set(covariates))
-        if missing:
-            raise ValueError(
-                f"Expected the covariates {list(self.names)}; got none called {missing}. Compute "
-                "them as for the fit."
-            )
-        values = _stack({name: covariates[name] for name in self.names})
-        scores = _normal_scores(values, self.tables)
-        kernel = _kernel(scores, np.asarray(self.landmarks), self.length)
-        return PitMap.tilted(np.asarray(self.intercept) + kernel @ np.asarray(self.weights))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Every field and the kind of map, ready for JSON."""
-        return {
-            "kind": "local",
-            "names": list(self.names),
-            "tables": [[list(column) for column in table] for table in self.tables],
-            "landmarks": [list(row) for row in self.landmarks],
-            "length": self.length,
-            "weights": [list(row) for row in self.weights],
-            "intercept": list(self.intercept),
-            "galaxies": self.galaxies,
-            "gain": self.gain,
-            "gain_error": self.gain_error,
-        }
-
-    @classmethod
-    def from_dict(cls, stored: dict[str, Any]) -> Self:
-        """The maps that `to_dict` stored.
-
-        Raises:
-            ValueError: Another kind of map.
-        """
-        check_kind(stored, "local")
-        return cls(
-            names=tuple(stored["names"]),
-            tables=tuple((tuple(values), tuple(scores)) for values, scores in stored["tables"]),
-            landmarks=tuple(tuple(row) for row in stored["landmarks"]),
-            length=float(stored["length"]),
-            weights=tuple(tuple(row) for row in stored["weights"]),
-            intercept=tuple(stored["intercept"]),
-            galaxies=int(stored["galaxies"]),
-            gain=float(stored["gain"]),
-            gain_error=float(stored["gain_error"]),
-        )
 
 
 @dataclass(frozen=True)
@@ -156,7 +81,7 @@ def fit_local(
     """
     true, values = _checked(pit, covariates)
     tables = tuple(_table(column) for column in values.T)
-    scores = _normal_scores(values, tables)
+    scores = normal_scores(values, tables)
     picks = generator.choice(len(true), size=min(_LANDMARKS, len(true) // 4), replace=False)
     landmarks = scores[np.sort(picks)]
     observed = basis_at(true)[:, :LOCAL_TERMS]
@@ -241,21 +166,9 @@ def _features(
     scores: FloatArray, landmarks: FloatArray, length: float
 ) -> tuple[FloatArray, FloatArray]:
     """Features whose inner products are the kernel at the landmarks; the matrix that made them."""
-    own = _kernel(landmarks, landmarks, length) + 1e-6 * np.eye(len(landmarks))
+    own = kernel_of(landmarks, landmarks, length) + 1e-6 * np.eye(len(landmarks))
     whitening = linalg.solve_triangular(linalg.cholesky(own, lower=True).T, np.eye(len(own)))
-    return _kernel(scores, landmarks, length) @ whitening, whitening
-
-
-def _kernel(scores: FloatArray, landmarks: FloatArray, length: float) -> FloatArray:
-    """Half the mean of a Gaussian kernel in each covariate, half one in all of them together."""
-    alone = np.zeros((len(scores), len(landmarks)))
-    together = np.zeros_like(alone)
-    for column, centre in zip(scores.T, landmarks.T, strict=True):
-        exponent = -0.5 * ((column[:, None] - centre) / length) ** 2
-        alone += np.exp(exponent)
-        together += exponent
-    count = scores.shape[1]
-    return np.asarray(0.5 * (alone / count + np.exp(together / count)))
+    return kernel_of(scores, landmarks, length) @ whitening, whitening
 
 
 def _table(column: FloatArray) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -267,17 +180,10 @@ def _table(column: FloatArray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return tuple(values.tolist()), tuple(special.ndtri(mean).tolist())
 
 
-def _normal_scores(
-    values: FloatArray, tables: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...]
-) -> FloatArray:
-    columns = zip(values.T, tables, strict=True)
-    return np.stack([np.interp(column, *table) for column, table in columns], axis=1)
-
-
 def _checked(pit: ArrayLike, covariates: Mapping[str, ArrayLike]) -> tuple[FloatArray, FloatArray]:
     """PIT values and covariates (galaxy, covariate) of galaxies that have a PIT."""
     true = np.asarray(pit, dtype=np.float64)
-    values = _stack(covariates)
+    values = columns_of(covariates)
     if true.shape != values.shape[:1]:
         raise ValueError(
             f"Expected one PIT value a galaxy, shape {values.shape[:1]}; got {true.shape}. Give "
@@ -296,22 +202,3 @@ def _checked(pit: ArrayLike, covariates: Mapping[str, ArrayLike]) -> tuple[Float
             "out more, or use fit_global."
         )
     return true, values
-
-
-def _stack(covariates: Mapping[str, ArrayLike]) -> FloatArray:
-    columns = {name: np.asarray(one, dtype=np.float64) for name, one in covariates.items()}
-    shapes = {column.shape for column in columns.values()}
-    if len(shapes) != 1 or len(next(iter(shapes))) != 1:
-        raise ValueError(
-            "Expected one covariate or more of one shape (galaxy,); got shapes "
-            f"{ {name: column.shape for name, column in columns.items()} }. Give each a value a "
-            "galaxy."
-        )
-    for name, column in columns.items():
-        if not np.isfinite(column).all():
-            raise ValueError(
-                f"Expected a finite {name!r} for every galaxy; got "
-                f"{int(np.sum(~np.isfinite(column)))} that are not. Fill what is missing with a "
-                "constant and add a covariate that says so."
-            )
-    return np.stack(list(columns.values()), axis=1)

@@ -33,6 +33,8 @@ class Repaired:
     """The galaxies that the repair was not fitted on."""
     fits: Mapping[str, str]
     """What was done to each number and vector, in words."""
+    source: str
+    """Which galaxies it was fitted on, a sentence."""
 
 
 def repaired(job: Job, conditions: Mapping[str, Conditions], *, seed: int) -> Repaired | None:
@@ -58,7 +60,11 @@ def repaired(job: Job, conditions: Mapping[str, Conditions], *, seed: int) -> Re
     if all(said == _UNCHANGED for said in fits.values()):
         return None
     kept = job.take(~job.for_repair)
-    return Repaired(replace(kept, scalars=tuple(scalars), vectors=vectors), fits)
+    source = (
+        f"Fitted on {int(job.for_repair.sum()):,} galaxies that are not among the "
+        f"{kept.for_repair.size:,} reported here."
+    )
+    return Repaired(replace(kept, scalars=tuple(scalars), vectors=vectors), fits, source)
 
 
 _UNCHANGED = "left as it is: too few galaxies to fit a repair"

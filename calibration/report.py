@@ -1,7 +1,7 @@
 """The calibration report: a verdict for each job, the evidence, and what made it.
 
-From jobs (`answers.py`) to a `Report`, which `report_html.py` writes. Where galaxies were set
-aside for a repair, the same galaxies are judged before and after it.
+From jobs (`answers.py`) to a `Report`, which `report_html.py` writes. Where a repair is kept with
+the model, or galaxies were set aside to fit one, the same galaxies are judged before and after it.
 
 Axes: galaxy.
 """
@@ -38,8 +38,10 @@ class JobReport:
     """After repair, on the same galaxies; None where nothing was fitted."""
     fits: Mapping[str, str]
     """What the repair did, by quantity."""
+    source: str
+    """Which galaxies the repair was fitted on, a sentence; "" without repair."""
     fitted: int
-    """Galaxies that the repair was fitted on."""
+    """Galaxies of the report's data that were set aside for the repair."""
     sentences: tuple[str, ...]
     """The verdict, then the verdict after repair."""
 
@@ -52,7 +54,11 @@ class JobReport:
             "verdict": list(self.sentences),
             "before": self.before.to_dict(),
             "after": None if self.after is None else self.after.to_dict(),
-            "repair": {"galaxies": self.fitted, "fits": dict(self.fits)},
+            "repair": {
+                "source": self.source,
+                "galaxies": self.fitted,
+                "fits": dict(self.fits),
+            },
         }
 
 
@@ -80,6 +86,7 @@ def make_report(
     jobs: Sequence[Job],
     provenance: Mapping[str, str],
     *,
+    stored: Sequence[Repaired] | None = None,
     title: str = "Calibration report",
     watch: Watch | None = None,
 ) -> Report:
@@ -91,16 +98,20 @@ def make_report(
     Args:
         jobs: The answers.
         provenance: What made them, by name, for the end of the report.
+        stored: The same jobs, in the same order, after the repair that is kept with the model;
+            None to fit one on the galaxies set aside.
         title: Of the page.
         watch: Told of progress.
 
     Raises:
         ValueError: Too few galaxies; see `judgement.judge`.
     """
-    return Report(title, tuple(_report(job, watch) for job in jobs), dict(provenance))
+    kept: Sequence[Repaired | None] = [None] * len(jobs) if stored is None else stored
+    pairs = zip(jobs, kept, strict=True)
+    return Report(title, tuple(_report(*pair, watch) for pair in pairs), dict(provenance))
 
 
-def _report(job: Job, watch: Watch | None) -> JobReport:
+def _report(job: Job, stored: Repaired | None, watch: Watch | None) -> JobReport:
     tell = watch or (lambda _: None)
     conditions = _conditions(job)
     kept = ~job.for_repair
@@ -112,7 +123,9 @@ def _report(job: Job, watch: Watch | None) -> JobReport:
     before = judge(job.take(kept), shown, seed=SEED)
     sentences, after = [verdict(job.name, before)], None
     tell(f"{job.name}: repair")
-    repair = repaired(job, conditions, seed=SEED) if job.for_repair.any() else None
+    repair = stored
+    if repair is None and job.for_repair.any():
+        repair = repaired(job, conditions, seed=SEED)
     if repair is not None:
         tell(f"{job.name}: evidence after repair")
         after = judge(repair.job, shown, seed=SEED)
@@ -124,14 +137,11 @@ def _report(job: Job, watch: Watch | None) -> JobReport:
         name=job.name,
         before=before,
         after=after,
-        fits=_fits(repair),
+        fits={} if repair is None else repair.fits,
+        source="" if repair is None else repair.source,
         fitted=int(job.for_repair.sum()),
         sentences=tuple(sentences),
     )
-
-
-def _fits(repair: Repaired | None) -> Mapping[str, str]:
-    return {} if repair is None else repair.fits
 
 
 def _conditions(job: Job) -> dict[str, dict[str, NDArray[Any]]]:

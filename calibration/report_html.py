@@ -94,10 +94,7 @@ def _job(job: JobReport) -> str:
     said += _checks(job)
     if job.fits:
         said += "<h3>Repair</h3>\n"
-        said += paragraph(
-            f"Fitted on {job.fitted:,} galaxies that are not among the {job.before.galaxies:,} "
-            "reported here."
-        )
+        said += paragraph(job.source)
         said += table(("quantity", "repair"), list(job.fits.items()))
     one_number = len(job.before.scalars) == 1
     for index, scalar in enumerate(job.before.scalars if one_number else ()):

@@ -8,7 +8,7 @@ of the field is drawn as random Fourier features, whose variance is exactly one 
 Axes: galaxy, draw, query (aperture), latent, shared, feature, pixel.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -112,7 +112,16 @@ def latent_at(
     aperture: Float[Tensor, "galaxy query 4"],
 ) -> Float[Tensor, "galaxy draw query latent"]:
     """u at apertures for every draw."""
-    field, _ = network.field(context, observed, aperture, draws.z)
+    # At a known redshift the field is the same in all draws: it is computed once.
+    known = bool((draws.z == draws.z[:, :1]).all())
+    field, _ = network.field(context, observed, aperture, draws.z[:, :1] if known else draws.z)
+    if known:
+        repeated = {
+            name: part.expand(part.shape[0], draws.z.shape[1], *part.shape[2:])
+            for name, part in vars(field).items()
+            if name != "nugget"
+        }
+        field = replace(field, **repeated)
     if network.config.likelihood != "field":
         return field.mean[..., 0, :]
     length = torch.exp(network.prior.log_length)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,9 +20,21 @@ from probmmae.galaxy import Aperture, Galaxy
 from probmmae.inference.growing import arviz_file, qp_file
 from probmmae.inference.posterior import Model, Posterior, observed_batch
 from probmmae.inference.redshifts import default_grid, tabulate
+from probmmae.inference.repair import joined
 
 Watch = Callable[[int], None]
 """Called after every batch with the number of galaxies done."""
+
+
+@runtime_checkable
+class Tabulates(Protocol):
+    """A model that gives nothing but p(z), such as one of photometry alone."""
+
+    def tabulate(
+        self, galaxies: Sequence[Galaxy], grid: Any, *, repair: bool, **columns: Any
+    ) -> Any:
+        """The `qp` ensemble of galaxies, with at least the columns of `redshifts.tabulate`."""
+        ...
 
 
 @dataclass
@@ -38,6 +50,10 @@ class Used:
     """How many galaxies have each image, photometric band and kind of spectrum."""
     beyond: int = 0
     """Densities with more than 1 % of their probability beyond the redshift grid."""
+    unlike: int = 0
+    """Galaxies unlike the training set, of a model that says so."""
+    repair: Counter[str] = field(default_factory=Counter)
+    """How many galaxies each repair was, or was not, done to."""
 
     def add(self, galaxies: Sequence[Galaxy], *, use_redshift: bool) -> None:
         """Count what these galaxies give."""
@@ -63,23 +79,29 @@ class Used:
             said += f"; left out, for nothing was measured of them: {self.left_out}"
         if self.beyond:
             said += f"; with over 1 % of their probability beyond the grid: {self.beyond}"
+        if self.unlike:
+            said += f"; unlike the training set: {self.unlike}"
+        for repair, count in self.repair.items():
+            said += f"; {repair}" + ("" if count == self.galaxies else f" ({count})")
         return said
 
 
 def photoz(
-    model: Model,
+    model: Model | Tabulates,
     galaxies: Iterable[Galaxy],
     path: Path,
     *,
     z_max: float = 1.6,
     z_step: float = 0.002,
     batch_size: int = 64,
+    repair: bool = True,
     watch: Watch | None = None,
 ) -> Used:
     """p(z) of many galaxies to a `qp` ensemble on disk, their known redshifts not looked at.
 
     The file holds the densities on one grid and, in `ancil`: id, quantiles, z_true (the redshift
-    that the galaxy carries, NaN where it carries none), and the probability inside the grid.
+    that the galaxy carries, NaN where it carries none), the probability inside the grid, what
+    repair did and, from a model of photometry alone, how a galaxy is unlike the training set.
 
     Args:
         model: The trained model.
@@ -88,6 +110,7 @@ def photoz(
         z_max: Upper end of the grid.
         z_step: Its step.
         batch_size: Galaxies in memory.
+        repair: Whether the repair that is kept with the model is applied.
         watch: Told of progress.
 
     Raises:
@@ -101,17 +124,32 @@ def photoz(
     used = Used()
     with qp_file(path) as append:
         for batch in _measured(galaxies, batch_size, used, use_redshift=False):
-            with torch.no_grad():
-                context = model.network.encode(observed_batch(batch, use_redshift=False))
-                density = model.network.redshift(context)
-            true = [np.nan if one.redshift is None else one.redshift for one in batch]
-            table = tabulate(density, grid, id=[one.id.encode() for one in batch], z_true=true)
+            table = _table(
+                model, batch, grid, repair=repair, id=[one.id.encode() for one in batch],
+                z_true=[np.nan if one.redshift is None else one.redshift for one in batch],
+            )  # fmt: skip
+            used.repair.update(f"redshift {one.decode()}" for one in table.ancil["repair"])
+            used.unlike += int((table.ancil.get("unlike_training", np.zeros(1)) > 0).sum())
             used.beyond += int((table.ancil["inside_grid"] < 0.99).sum())
             append(table)
             if watch is not None:
                 watch(used.galaxies)
         _some(used)
     return used
+
+
+def _table(
+    model: Model | Tabulates, batch: list[Galaxy], grid: Any, *, repair: bool, **columns: Any
+) -> Any:
+    """The `qp` ensemble of a batch."""
+    if isinstance(model, Tabulates):
+        return model.tabulate(batch, grid, repair=repair, **columns)
+    with torch.no_grad():
+        shown = observed_batch(batch, use_redshift=False)
+        density = model.network.redshift(model.network.encode(shown))
+        applied = model.applied(shown, density, draws=0, repair=repair)
+    said = [one.redshift_said for one in applied]
+    return tabulate(density, grid, pit_map=joined(applied), repair=said, **columns)
 
 
 def spectra(
@@ -126,6 +164,7 @@ def spectra(
     seed: int = 0,
     use_redshift: bool = True,
     batch_size: int = 16,
+    repair: bool = True,
     watch: Watch | None = None,
     keep: int = 0,
 ) -> tuple[Used, list[tuple[Posterior, list[Any]]]]:
@@ -142,6 +181,7 @@ def spectra(
         seed: Seed of the draws.
         use_redshift: Whether a redshift that a galaxy carries counts as known.
         batch_size: Galaxies in memory.
+        repair: Whether the repair that is kept with the model is applied.
         watch: Told of progress.
         keep: The first galaxies whose posteriors and draws are returned too.
 
@@ -153,13 +193,16 @@ def spectra(
     said = {"resolution": f"R = {resolution:g}", "aperture": "offsets east and north, arcsec"}
     with arviz_file(path, apertures, said) as append:
         for batch in _measured(galaxies, batch_size, used, use_redshift=use_redshift):
-            conditioned = model.condition(batch, draws=draws, seed=seed, use_redshift=use_redshift)
+            conditioned = model.condition(
+                batch, draws=draws, seed=seed, use_redshift=use_redshift, repair=repair
+            )
             for posterior in conditioned:
                 drawn = [
                     posterior.spectrum(wavelength, aperture, resolution=resolution)
                     for aperture in apertures
                 ]
                 append(posterior, drawn)
+                used.repair[posterior.repair.said] += 1
                 if len(kept) < keep:
                     kept.append((posterior, drawn))
             if watch is not None:

@@ -33,6 +33,8 @@ class SpectrumDraws:
     """Redshift of every draw, shape (draw,)."""
     aperture: Aperture
     """Where; arcsec."""
+    repair: str = "not repaired"
+    """What was done to redshift and spectra to calibrate them, in words."""
 
     @property
     def mean(self) -> u.Quantity:
@@ -66,7 +68,8 @@ class SpectrumDraws:
     def to_specutils(self) -> Any:
         """A `specutils.Spectrum` of the mean with the draws' standard deviation as uncertainty.
 
-        The draws themselves are in `meta["draws"]`, their redshifts in `meta["z"]`.
+        The draws themselves are in `meta["draws"]`, their redshifts in `meta["z"]`, and
+        `meta["repair"]` says whether they were recalibrated.
         """
         from astropy.nddata import StdDevUncertainty
         from specutils import Spectrum
@@ -75,14 +78,15 @@ class SpectrumDraws:
             flux=self.mean,
             spectral_axis=self.wavelength,
             uncertainty=StdDevUncertainty(self.std),
-            meta={"draws": self.flux, "z": self.z},
+            meta={"draws": self.flux, "z": self.z, "repair": self.repair},
         )
 
     def to_fits(self, path: str | Path) -> None:
         """Write mean, standard deviation, 5/50/95 % quantiles and all draws to a FITS file.
 
         HDU SPECTRUM is a table with a row a wavelength; HDU DRAWS an image (draw, wavelength); HDU
-        Z a table of the draws' redshifts.
+        Z a table of the draws' redshifts. REPAIR, in the first header, says whether the draws were
+        recalibrated.
         """
         from astropy.io import fits
         from astropy.table import QTable
@@ -105,7 +109,7 @@ class SpectrumDraws:
         redshifts = fits.BinTableHDU.from_columns([fits.Column("z", "D", array=self.z)], name="Z")
         content = fits.HDUList(
             [
-                fits.PrimaryHDU(),
+                fits.PrimaryHDU(header=fits.Header({"REPAIR": self.repair})),
                 first,
                 fits.ImageHDU(self.flux.value.astype("f4"), header),
                 redshifts,

@@ -95,7 +95,7 @@ def arviz_file(
 
     Groups and dimensions: `posterior` holds redshift (chain, draw, galaxy), `posterior_predictive`
     flux (chain, draw, galaxy, aperture, wavelength), `constant_data` the apertures and the known
-    redshifts.
+    redshifts, and what repair did to each galaxy.
 
     Args:
         path: Where to write.
@@ -117,6 +117,7 @@ def arviz_file(
                 group.variables["galaxy"][row] = posterior.galaxy.id
             file["posterior/redshift"][0, :, row] = spectra[0].z
             file["constant_data/redshift_given"][row] = np.nan if known is None else known
+            file["constant_data/repair"][row] = posterior.repair.said
             for index, spectrum in enumerate(spectra):
                 file["posterior_predictive/flux"][0, :, row, index] = spectrum.flux.value
 
@@ -167,6 +168,10 @@ def _lay_out(
     constant = file["constant_data"]
     given = constant.create_variable("redshift_given", ("galaxy",), dtype="f8", chunks=(1024,))
     given.attrs["long_name"] = "redshift taken as known; NaN where it was not"
+    repair = constant.create_variable(
+        "repair", ("galaxy",), dtype=h5py.string_dtype(), chunks=(1024,)
+    )
+    repair.attrs["long_name"] = "recalibration of redshift and spectra"
     for name in ("dx", "dy", "diameter", "seeing"):
         values = np.array([getattr(one, name) for one in apertures])
         constant.create_variable(name, ("aperture",), data=values).attrs["units"] = "arcsec"

@@ -2,7 +2,8 @@
 
 A `Posterior` is made by `Model.condition` and never changes. All its answers come from one set of
 draws, so draw number 17 of the redshift, of a spectrum at the centre and of one two arcsec north
-are one galaxy.
+are one galaxy. Where the model has a repair (`repair.py`) they are recalibrated, and every export
+says how.
 
 Axes: galaxy, draw, wavelength (pixel), band, y, x.
 """
@@ -26,6 +27,16 @@ from probmmae.inference.amortized import Draws, draw, spectra_at
 from probmmae.inference.draws import FLUX_UNIT, ImageDraws, SpectrumDraws
 from probmmae.inference.grids import resolving_power, wavelength_grid
 from probmmae.inference.redshifts import RedshiftPosterior, ensemble
+from probmmae.inference.repair import (
+    REFERENCE,
+    REFERENCE_RESOLUTION,
+    Applied,
+    Repair,
+    joined,
+    read_repair,
+    repaired_redshifts,
+    untouched,
+)
 from probmmae.instrument import covered
 from probmmae.model import GalaxyModel
 from probmmae.redshift import RedshiftDensity
@@ -33,6 +44,9 @@ from probmmae.tokens import PATCH, unpatch
 
 if TYPE_CHECKING:
     import xarray
+
+    from probmmae.inference.cube import Cube
+    from probmmae.spaxels import Spaxels
 
 __all__ = [
     "FLUX_UNIT",
@@ -62,6 +76,9 @@ class Posterior:
     context: Context
     draws: Draws
     density: RedshiftDensity
+    """p(z | c) as the network answers."""
+    repair: Applied
+    """What is done to it and to spectra."""
     bands: tuple[str, ...]
     """Names of the image bands of `observed`, in order."""
 
@@ -69,7 +86,13 @@ class Posterior:
     def redshift(self) -> RedshiftPosterior:
         """The redshift."""
         known = float(self.observed.z[0]) if bool(self.observed.z_known[0]) else None
-        return RedshiftPosterior(self.density[0], self.draws.z[0].numpy(), known)
+        return RedshiftPosterior(
+            self.density[0],
+            self.draws.z[0].numpy(),
+            known,
+            joined([self.repair]),
+            self.repair.redshift_said,
+        )
 
     def spectrum(
         self,
@@ -105,6 +128,32 @@ class Posterior:
                 f"Expected the aperture as an Aperture; got {type(aperture).__name__}. "
                 "Aperture(1 * u.arcsec, 0 * u.arcsec) is one arcsec east."
             )
+        stretch = self.repair.spectrum
+        if stretch is None:
+            flux = self._decoded(grid, power, aperture, count)
+        else:
+            # Deviations are from the mean of all draws, whatever the number asked for.
+            every = self.draws.z.shape[1]
+            full = np.full(len(REFERENCE), REFERENCE_RESOLUTION)
+            flux = stretch.apply(
+                self._decoded(grid, power, aperture, every),
+                self._decoded(REFERENCE, full, aperture, every),
+                rest_wavelength=grid / (1 + float(self.draws.z[0, 0])),
+                snr=self.repair.snr,
+            )[:count]
+        return SpectrumDraws(
+            grid * u.AA,
+            flux * FLUX_UNIT,
+            self.draws.z[0, :count].numpy(),
+            aperture,
+            self.repair.said,
+        )
+
+    @torch.no_grad()
+    def _decoded(
+        self, grid: np.ndarray, power: np.ndarray, aperture: Aperture, count: int
+    ) -> np.ndarray:
+        """The first draws as the network answers, shape (draw, wavelength)."""
         pixel = torch.tensor(grid, dtype=torch.float32)[None, None]
         sigma = torch.tensor(grid / power / FWHM_PER_SIGMA, dtype=torch.float32)[None, None]
         where = torch.tensor(
@@ -112,20 +161,27 @@ class Posterior:
         )
         step = max(1, _CHUNK // len(grid))
         parts = []
-        with torch.no_grad():
-            for start in range(0, count, step):
-                rows = slice(start, min(start + step, count))
-                some = self.draws.map(lambda part, rows=rows: part[:, rows])
-                network, seen = self.network, self.observed
-                flux = spectra_at(network, self.context, seen, some, where, pixel, sigma)[0, :, 0]
-                inside = covered(network.templates, some.z[0], pixel[0].expand(flux.shape))
-                parts.append(torch.where(inside, flux, torch.nan))
-        return SpectrumDraws(
-            grid * u.AA,
-            torch.cat(parts).double().numpy() * FLUX_UNIT,
-            self.draws.z[0, :count].numpy(),
-            aperture,
-        )
+        for start in range(0, count, step):
+            rows = slice(start, min(start + step, count))
+            some = self.draws.map(lambda part, rows=rows: part[:, rows])
+            network, seen = self.network, self.observed
+            flux = spectra_at(network, self.context, seen, some, where, pixel, sigma)[0, :, 0]
+            inside = covered(network.templates, some.z[0], pixel[0].expand(flux.shape))
+            parts.append(torch.where(inside, flux, torch.nan))
+        return torch.cat(parts).double().numpy()
+
+    def cube(self, spaxels: "Spaxels", wavelength: Any = None, **asked: Any) -> "Cube":
+        """Joint draws of a whole cube: one redshift and one field, every spaxel.
+
+        Args:
+            spaxels: Where (`spaxels.square`, `hexagon` or `of_apertures`).
+            wavelength: As in `spectrum`; MaNGA's by default.
+            **asked: Resolution, draws, quantile levels and draws to keep, as in
+                `inference.cube.cube`.
+        """
+        from probmmae.inference.cube import MANGA_WAVELENGTH, cube
+
+        return cube(self, spaxels, MANGA_WAVELENGTH if wavelength is None else wavelength, **asked)
 
     def image(self, band: str, *, draws: int | None = None) -> ImageDraws:
         """Draw the noise-free image in a band, seen or not, on the grid of the images given.
@@ -201,7 +257,11 @@ class Posterior:
                 }
             )
         tree = xarray.DataTree.from_dict(groups)
-        tree.attrs = {"inference_library": "probmmae", "galaxy": self.galaxy.id}
+        tree.attrs = {
+            "inference_library": "probmmae",
+            "galaxy": self.galaxy.id,
+            "repair": self.repair.said,
+        }
         return tree
 
     def _count(self, draws: int | None) -> int:
@@ -224,12 +284,19 @@ FLUX_ATTRIBUTES = {"units": "1e-17 erg/s/cm2/Angstrom", "long_name": "noise-free
 class Model:
     """A trained model: give it a galaxy, get its posterior."""
 
-    def __init__(self, network: GalaxyModel) -> None:
+    def __init__(self, network: GalaxyModel, repair: Repair | None = None) -> None:
         self.network = network
+        self.repair = repair
 
     @overload
     def condition(
-        self, galaxy: Galaxy, *, draws: int = ..., seed: int = ..., use_redshift: bool = ...
+        self,
+        galaxy: Galaxy,
+        *,
+        draws: int = ...,
+        seed: int = ...,
+        use_redshift: bool = ...,
+        repair: bool = ...,
     ) -> Posterior: ...
 
     @overload
@@ -240,10 +307,17 @@ class Model:
         draws: int = ...,
         seed: int = ...,
         use_redshift: bool = ...,
+        repair: bool = ...,
     ) -> list[Posterior]: ...
 
     def condition(
-        self, galaxy: Any, *, draws: int = 200, seed: int = 0, use_redshift: bool = True
+        self,
+        galaxy: Any,
+        *,
+        draws: int = 200,
+        seed: int = 0,
+        use_redshift: bool = True,
+        repair: bool = True,
     ) -> Any:
         """Posterior of one galaxy, or the list of posteriors of several.
 
@@ -257,6 +331,8 @@ class Model:
             seed: Seed of the draws; with the galaxy's id it decides them, whatever stands beside
                 it.
             use_redshift: Whether a redshift that the galaxy carries counts as known.
+            repair: Whether the repair that is kept with the model is applied; the posterior says
+                what came of it.
 
         Raises:
             TypeError: Something else than galaxies.
@@ -270,6 +346,7 @@ class Model:
         with torch.no_grad():
             context = self.network.encode(batch)
             density = self.network.redshift(context)
+            applied = self.applied(batch, density, draws=draws, repair=repair)
             for index, one in enumerate(several):
                 row = slice(index, index + 1)
                 own = _known(density[row], batch, index)
@@ -277,15 +354,36 @@ class Model:
                     self.network, own, batch.z[row], batch.z_known[row], draws,
                     torch.Generator().manual_seed(_seed(seed, one.id)),
                 )  # fmt: skip
+                if (pit_map := applied[index].redshift) is not None:
+                    moved = repaired_redshifts(own[0], pit_map, drawn.z[0])
+                    drawn = replace(drawn, z=moved[None])
                 part = context.take(row)
                 kept = batch.images.wavelength[index][
                     (batch.images.ivar[index] > 0).any(-1).any(-1)
                 ]
                 names = tuple(image.band for image in one.images if _among(image, kept))
                 posteriors.append(
-                    Posterior(self.network, one, batch.take(row), part, drawn, own, names)
+                    Posterior(
+                        self.network, one, batch.take(row), part, drawn, own, applied[index], names
+                    )
                 )
         return posteriors[0] if isinstance(galaxy, Galaxy) else posteriors
+
+    def applied(
+        self, batch: Batch, density: RedshiftDensity, *, draws: int, repair: bool
+    ) -> list[Applied]:
+        """What is done to each galaxy's posterior, and why nothing where nothing is.
+
+        Args:
+            batch: What is conditioned on.
+            density: p(z | c) of each galaxy, as the network answers.
+            draws: Draws per galaxy.
+            repair: Whether the repair that is kept with the model is applied.
+        """
+        if repair and self.repair is not None:
+            return self.repair.applied(batch, density, draws=draws)
+        why = "the model has no repair" if self.repair is None else "it was not asked for"
+        return [untouched(why)] * len(batch)
 
 
 def observed_batch(galaxies: Sequence[Any], *, use_redshift: bool) -> Batch:
@@ -333,16 +431,17 @@ def _known(density: RedshiftDensity, batch: Batch, index: int) -> RedshiftDensit
 
 
 def load(path: str | Path | None = None) -> Model:
-    """The shipped model, or that of a checkpoint folder.
+    """The shipped model, or that of a checkpoint folder, with the repair that is kept there.
 
     Raises:
         FileNotFoundError: There is no checkpoint at `path`.
-        ValueError: It is damaged, or of another version of the network.
+        ValueError: It or its repair is damaged, of another version of the network, or the repair
+            of other weights.
     """
-    from probmmae.checkpoint import load_model
+    from probmmae.checkpoint import SHIPPED, load_model
 
     try:
-        return Model(load_model(path))
+        return Model(load_model(path), read_repair(SHIPPED if path is None else Path(path)))
     except RuntimeError as error:
         raise ValueError(
             f"Expected a checkpoint of this version's network; got {path or 'the shipped one'}, "

@@ -3,18 +3,20 @@
 From p(z | c), a mixture of Gaussians on ln(1 + z) whose density, CDF and quantiles are exact, so
 an interval needs no Monte Carlo. A `qp` ensemble is the same density tabulated on a common grid,
 each value the mean over its cell: probability is kept whatever the step, and a density narrower
-than a step is stored one step wide, its exact quantiles beside it.
+than a step is stored one step wide, its exact quantiles beside it. A density after
+repair (`repair.py`) is the same one with its CDF mapped.
 
 Axes: galaxy, component, level, point (of a grid).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 
+from probmmae.inference.pit_map import PitMap
 from probmmae.redshift import RedshiftDensity
 
 #: The quantiles stored beside every density, by name.
@@ -37,19 +39,25 @@ class RedshiftPosterior:
     """p(z | what was observed) of one galaxy: an exact density, and the posterior's own draws."""
 
     density: RedshiftDensity
-    """One galaxy, no batch axes."""
+    """As the network answers; one galaxy, no batch axes."""
     samples: np.ndarray
     """Redshifts of the posterior's draws, shape (draw,)."""
     known: float | None
     """The redshift that was given, if one was: the draws are then that number."""
+    pit_map: PitMap = field(default_factory=PitMap.identity)
+    """What repair does to the CDF, of one row."""
+    repair: str = "not repaired"
+    """The same in words."""
 
     def pdf(self, z: Any) -> np.ndarray:
         """Probability density at redshifts `z`, shape of `z`."""
-        return np.asarray(_double(self.density).log_prob(_tensor(z)).exp())
+        density = exact(self.density)
+        pdf = density.log_prob(_tensor(z)).exp().numpy()
+        return self.pit_map.density(density.cdf(_tensor(z)).numpy()) * pdf
 
     def cdf(self, z: Any) -> np.ndarray:
         """Probability below redshifts `z`, shape of `z`."""
-        return np.asarray(_double(self.density).cdf(_tensor(z)))
+        return self.pit_map.cdf(exact(self.density).cdf(_tensor(z)).numpy())
 
     def quantiles(self, levels: Any) -> np.ndarray:
         """Redshifts below which lies the probability `levels` (between 0 and 1).
@@ -62,7 +70,7 @@ class RedshiftPosterior:
             raise ValueError(
                 f"Expected levels between 0 and 1; got {levels}. A percentage is divided by 100."
             )
-        return np.asarray(_double(self.density).icdf(_tensor(wanted)))
+        return np.asarray(exact(self.density).icdf(_tensor(self.pit_map.inverse(wanted))))
 
     def interval(self, level: float = 0.9) -> tuple[float, float]:
         """The central interval that holds the probability `level`.
@@ -92,7 +100,7 @@ class RedshiftPosterior:
         return ensemble([self], self._grid() if grid is None else grid)
 
     def _grid(self) -> Float[np.ndarray, " point"]:
-        density = _double(self.density)
+        density = exact(self.density)
         heavy = density.log_weight > -9.0
         loc, scale = (part[heavy].numpy()[:, None] for part in (density.loc, density.scale))
         followed = np.expm1(np.clip(loc + scale * np.linspace(-6.0, 6.0, 49), 0.0, None))
@@ -102,7 +110,7 @@ class RedshiftPosterior:
 
 
 def ensemble(posteriors: list[RedshiftPosterior], grid: Any = None, **columns: Any) -> Any:
-    """A `qp` ensemble of many densities on one grid, their quantiles beside them.
+    """A `qp` ensemble of many densities on one grid, quantiles and repair beside them.
 
     Args:
         posteriors: One per galaxy.
@@ -123,12 +131,24 @@ def ensemble(posteriors: list[RedshiftPosterior], grid: Any = None, **columns: A
         torch.stack([_padded(one.scale, components, None) for one in densities]),
     )
     if grid is None:
-        grid = default_grid(float(density.icdf(torch.tensor(_TOP)).max()))
-    return tabulate(density, grid, **columns)
+        grid = default_grid(max(float(one.quantiles(_TOP)) for one in posteriors))
+    pit_map = PitMap.joined([one.pit_map for one in posteriors])
+    said = [one.repair for one in posteriors]
+    return tabulate(density, grid, pit_map=pit_map, repair=said, **columns)
 
 
-def tabulate(density: RedshiftDensity, grid: Any, **columns: Any) -> Any:
-    """The `qp` ensemble of a batch of densities; arguments and errors as in `ensemble`."""
+def tabulate(
+    density: RedshiftDensity, grid: Any, *, pit_map: PitMap, repair: list[str], **columns: Any
+) -> Any:
+    """The `qp` ensemble of a batch of densities; other arguments and errors as in `ensemble`.
+
+    Args:
+        density: As the network answers.
+        grid: Redshifts.
+        pit_map: What repair does to each CDF.
+        repair: The same in words, one a galaxy; a column of this name.
+        **columns: Further columns.
+    """
     import qp
 
     z = np.asarray(grid, dtype=float)
@@ -137,18 +157,20 @@ def tabulate(density: RedshiftDensity, grid: Any, **columns: Any) -> Any:
             f"Expected increasing redshifts >= 0 along one axis; got shape {z.shape}. "
             "numpy.arange(0, 1.5, 0.002) is such a grid."
         )
-    density = _double(density)
-    levels = torch.tensor(list(QUANTILES.values()), dtype=torch.float64)
-    quantiles = density.icdf(levels[:, None]).numpy()
+    density = exact(density)
+    levels = np.array(list(QUANTILES.values()))
+    below = pit_map.inverse(np.tile(levels, (len(repair), 1)))
+    quantiles = density.icdf(_tensor(below.T)).numpy()
     ancil = dict(zip(QUANTILES, quantiles, strict=True))
     edges = np.concatenate([z[:1], 0.5 * (z[1:] + z[:-1]), z[-1:]])
-    mass = np.diff(density.cdf(torch.tensor(edges)[:, None]).numpy().T, axis=1)
+    mass = np.diff(pit_map.cdf(density.cdf(_tensor(edges)[:, None]).numpy().T), axis=1)
     pdf = mass / np.diff(edges)
     # A density that lies wholly beyond the grid is piled on its nearest end, where qp can hold it.
     beyond = mass.sum(1) < 1e-6
     pdf[beyond, -1] = 1.0
     ancil["z_mode"] = z[pdf.argmax(1)]
     ancil["inside_grid"] = mass.sum(1)
+    ancil["repair"] = np.array([said.encode() for said in repair])
     ancil |= {name: np.asarray(values) for name, values in columns.items()}
     return qp.Ensemble(qp.interp, data={"xvals": z, "yvals": pdf}, ancil=ancil)
 
@@ -165,7 +187,8 @@ def _padded(values: torch.Tensor, components: int, fill: float | None) -> torch.
     return torch.cat([values, last.expand(short)]).double()
 
 
-def _double(density: RedshiftDensity) -> RedshiftDensity:
+def exact(density: RedshiftDensity) -> RedshiftDensity:
+    """The density in double precision."""
     return RedshiftDensity(density.logits.double(), density.loc.double(), density.scale.double())
 
 

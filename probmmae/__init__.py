@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from probmmae.formats import read
     from probmmae.galaxy import Aperture, BandImage, Galaxy, Photometry, Spectrum
-    from probmmae.inference.posterior import Posterior, load
+    from probmmae.inference.posterior import Posterior
+    from probmmae.loading import load
     from probmmae.simulator import simulate
 
 __all__ = [
@@ -38,7 +39,7 @@ _HOMES = {
     "Photometry": "probmmae.galaxy",
     "Posterior": "probmmae.inference.posterior",
     "Spectrum": "probmmae.galaxy",
-    "load": "probmmae.inference.posterior",
+    "load": "probmmae.loading",
     "read": "probmmae.formats",
     "simulate": "probmmae.simulator",
 }

@@ -119,3 +119,14 @@ class Batch(Rows):
     def __len__(self) -> int:
         """Number of galaxies."""
         return self.z.shape[0]
+
+
+def spectrum_level(
+    spectra: Spectra,
+) -> tuple[Float[Tensor, "galaxy spectrum"], Float[Tensor, "galaxy spectrum"]]:
+    """Level of each spectrum (1e-17 erg/s/cm2/Angstrom, positive); 1 if it has pixels, or 0."""
+    good = spectra.ivar > 0
+    count = good.sum(-1).clamp(min=1)
+    mean = (spectra.flux * good).sum(-1) / count
+    variance = (good / spectra.ivar.clamp(min=1e-20)).sum(-1) / count**2
+    return (mean**2 + variance).clamp(min=1e-12).sqrt(), good.any(-1).to(mean.dtype)

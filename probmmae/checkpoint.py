@@ -25,6 +25,8 @@ TEMPLATES = Path(__file__).parent / "data" / "templates.npz"
 """The basis that the decoder's numbers mean: another basis would be silently wrong."""
 SHIPPED = Path(__file__).parent / "data" / "shipped"
 """The trained model that the package carries."""
+REPAIR = "repair.json"
+"""What recalibrates the posteriors of one file of weights; see `inference/repair.py`."""
 
 
 @dataclass(frozen=True)
@@ -52,30 +54,46 @@ def versions() -> dict[str, str]:
 def write(
     folder: Path, tensors: dict[str, Tensor], recipe: Recipe, step: int, extra: dict[str, Any]
 ) -> None:
-    """Write a checkpoint atomically; an older one in the same folder is replaced."""
+    """Write a checkpoint atomically; an older one in the same folder is replaced.
+
+    A repair of the older weights is taken away with them.
+    """
+    content = {"step": step, "templates": _digest(TEMPLATES), "recipe": recipe.to_dict(), **extra}
+    write_folder(folder, tensors, f"weights-{step:08d}", content)
+
+
+def write_folder(
+    folder: Path, tensors: dict[str, Tensor], name: str, content: dict[str, Any]
+) -> None:
+    """Weights of any model and the JSON beside them, as `write` does.
+
+    Args:
+        folder: Made where it is not there.
+        tensors: The weights, by name.
+        name: What the file of weights begins with, "weights-" and more.
+        content: What checkpoint.json says besides the weights' file and the versions.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"weights-{step:08d}.partial"
+    temporary = folder / f"{name}.partial"
     save_file({name: part.detach().contiguous() for name, part in tensors.items()}, temporary)
     digest = _digest(temporary)
     # Named by content: another run's weights of the same step must outlive a crash, too.
-    weights = folder / f"weights-{step:08d}-{digest[:12]}.safetensors"
+    weights = folder / f"{name}-{digest[:12]}.safetensors"
     temporary.chmod(0o644)
     os.replace(temporary, weights)
-    content = {
+    whole = {
         "format": 1,
         "weights": weights.name,
         "sha256": digest,
-        "step": step,
-        "templates": _digest(TEMPLATES),
-        "recipe": recipe.to_dict(),
         "versions": versions(),
-        **extra,
+        **content,
     }
     partial = folder / "checkpoint.json.partial"
-    partial.write_text(json.dumps(content, indent=1) + "\n")
+    partial.write_text(json.dumps(whole, indent=1) + "\n")
     os.replace(partial, folder / "checkpoint.json")
     for old in folder.glob("weights-*"):
         if old.name != weights.name:
+            (folder / REPAIR).unlink(missing_ok=True)
             old.unlink()
 
 
@@ -84,7 +102,36 @@ def read(folder: Path) -> Stored:
 
     Raises:
         FileNotFoundError: The folder holds no checkpoint.
-        ValueError: The weights are truncated, changed, or of an unknown format.
+        ValueError: The weights are truncated, changed, or of an unknown format; or another kind
+            of model.
+    """
+    info, tensors = read_folder(folder)
+    if "kind" in info:
+        raise ValueError(
+            f"Expected a model of images, photometry and spectra; {folder} holds a model of "
+            f"{info['kind']} alone. It answers probmmae photoz."
+        )
+    try:
+        recipe, step = parse_recipe(info["recipe"], str(folder)), int(info["step"])
+    except (KeyError, TypeError) as error:
+        raise _damaged(folder, error) from error
+    basis = _digest(TEMPLATES)
+    if info.get("templates", basis) != basis:
+        raise ValueError(
+            f"Expected the template basis that {folder} was trained with (SHA-256 "
+            f"{info['templates']}); this package carries {basis}. Use the version that trained it."
+        )
+    return Stored(recipe=recipe, step=step, tensors=tensors, info=info)
+
+
+def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The whole of checkpoint.json, and the weights that it names, of any model.
+
+    Models of something else than galaxies as a whole say so under "kind".
+
+    Raises:
+        FileNotFoundError: The folder holds no checkpoint.
+        ValueError: The weights are truncated or changed, or the JSON is none of a checkpoint.
     """
     index = folder / "checkpoint.json"
     if not index.is_file():
@@ -94,31 +141,27 @@ def read(folder: Path) -> Stored:
         )
     try:
         info = json.loads(index.read_text())
-        weights = folder / info["weights"]
-        recipe = parse_recipe(info["recipe"], str(index))
+        weights, expected = folder / info["weights"], info["sha256"]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"Expected the JSON of a checkpoint in {index}; got: {error!r}."
-        ) from error
-    basis = _digest(TEMPLATES)
-    if info.get("templates", basis) != basis:
-        raise ValueError(
-            f"Expected the template basis that {folder} was trained with (SHA-256 "
-            f"{info['templates']}); this package carries {basis}. Use the version that trained it."
-        )
+        raise _damaged(folder, error) from error
     if not weights.is_file():
         raise FileNotFoundError(f"Expected the weights {weights.name} beside {index}; found none.")
     digest = _digest(weights)
-    if digest != info["sha256"]:
+    if digest != expected:
         raise ValueError(
-            f"Expected weights with SHA-256 {info['sha256']}; {weights} has {digest}. "
+            f"Expected weights with SHA-256 {expected}; {weights} has {digest}. "
             "The file is damaged or was changed."
         )
     try:
-        tensors = load_file(weights)
+        return info, load_file(weights)
     except SafetensorError as error:
         raise ValueError(f"Expected safetensors in {weights}; got: {error}.") from error
-    return Stored(recipe=recipe, step=int(info["step"]), tensors=tensors, info=info)
+
+
+def _damaged(folder: Path, error: Exception) -> ValueError:
+    return ValueError(
+        f"Expected the JSON of a checkpoint in {folder / 'checkpoint.json'}; got: {error!r}."
+    )
 
 
 def load_model(path: str | Path | None = None) -> GalaxyModel:

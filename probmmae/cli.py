@@ -47,6 +47,9 @@ Reading = Annotated[
 Checkpoint = Annotated[
     Path | None, typer.Option(help="Folder of a trained model; without it the shipped one.")
 ]
+Repair = Annotated[
+    bool, typer.Option("--repair/--no-repair", help="Apply the repair that the model keeps.")
+]
 
 
 @app.command()
@@ -111,16 +114,33 @@ def train(
     *,
     recipe: Annotated[Path, typer.Argument(help="TOML file, or the name of a shipped recipe.")],
     out: Annotated[Path, typer.Option(help="Folder for checkpoint and metrics.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Table that a recipe of photometry alone learns from.")
+    ] = None,
     resume: Annotated[bool, typer.Option(help="Go on where a run in this folder stopped.")] = True,
 ) -> None:
-    """Train a model by a recipe; a run that was stopped goes on from its last state."""
+    """Train a model by a recipe; a run that was stopped goes on from its last state.
+
+    A recipe with a table `catalogue` trains redshifts from photometry alone, in minutes.
+    """
     with _one_line_errors(), _progress("{task.fields[terms]}") as bar:
-        from probmmae.config import read_recipe
+        from probmmae.config import parse_recipe, read_toml
         from probmmae.events import event_writer
+        from probmmae.photometric.recipe import is_photometric
         from probmmae.train import train as fit
 
         shipped = Path(__file__).parent / "recipes" / f"{recipe.name}.toml"
-        chosen = read_recipe(shipped if shipped.is_file() and not recipe.exists() else recipe)
+        path = shipped if shipped.is_file() and not recipe.exists() else recipe
+        content = read_toml(path)
+        if is_photometric(content):
+            typer.echo(_train_photometric(content, path, data, out, bar))
+            return
+        if data is not None:
+            raise ValueError(
+                f"Expected --data with a recipe of photometry alone; {path} is another. It says "
+                "itself what it is trained on."
+            )
+        chosen = parse_recipe(content, str(path))
         out.mkdir(parents=True, exist_ok=True)
         task = bar.add_task("training", total=chosen.training.steps, terms="")
         with event_writer(out) as record:
@@ -137,27 +157,41 @@ def train(
 @app.command()
 def photoz(
     files: Files,
+    *,
     output: Annotated[Path, typer.Option("-o", "--output", help="qp ensemble (HDF5) to write.")],
     read: Reading = None,
     checkpoint: Checkpoint = None,
     z_max: Annotated[float, typer.Option(help="Upper end of the redshift grid.")] = 1.6,
     z_step: Annotated[float, typer.Option(help="Step of the redshift grid.")] = 0.002,
     batch: Annotated[int, typer.Option(help="Galaxies in memory.", min=1)] = 64,
+    repair: Repair = True,
 ) -> None:
-    """Redshift densities p(z | everything but the redshift) of many galaxies, as a qp ensemble."""
+    """Redshift densities p(z | everything but the redshift) of many galaxies, as a qp ensemble.
+
+    A model of photometry alone reads tables by the columns it was trained on, unless told others.
+    """
     with _one_line_errors(), _progress() as bar:
         from probmmae.inference.catalog import photoz as run
+        from probmmae.loading import load
+        from probmmae.photometric.answers import PhotometricModel
 
-        model, galaxies = _model(checkpoint), _galaxies(files, read)
+        model = load(checkpoint)
+        galaxies: Iterable[Galaxy] = (
+            model.galaxies(files)
+            if isinstance(model, PhotometricModel) and not read
+            else _galaxies(files, read)
+        )
         task = bar.add_task("redshifts", total=_total(files))
         used = run(
             model, galaxies, output, z_max=z_max, z_step=z_step, batch_size=batch,
+            repair=repair,
             watch=lambda done: bar.update(task, completed=done),
         )  # fmt: skip
     typer.echo(f"{used.describe()}; model: {checkpoint or 'shipped'}")
     typer.echo(
         f"{output}: p(z) per unit redshift on 0 to {z_max:g} in steps of {z_step:g}; "
-        "ancil: id, z_true, quantiles (dimensionless)."
+        "ancil: id, z_true, quantiles (dimensionless), repair"
+        f"{', unlike_training' if isinstance(model, PhotometricModel) else ''}."
     )
 
 
@@ -183,6 +217,7 @@ def spectrum(
     ] = True,
     read: Reading = None,
     checkpoint: Checkpoint = None,
+    repair: Repair = True,
     plot: Annotated[
         bool, typer.Option(help="Draw the first galaxies into a PNG beside it.")
     ] = True,
@@ -204,6 +239,7 @@ def spectrum(
         used, kept = spectra(
             model, galaxies, output, wavelength=_grid(wavelength) * u.AA, apertures=apertures,
             resolution=resolution, draws=draws, seed=seed, use_redshift=use_redshift, keep=6,
+            repair=repair,
             watch=lambda done: bar.update(task, completed=done),
         )  # fmt: skip
         if plot:
@@ -218,6 +254,107 @@ def spectrum(
     )
     if plot:
         typer.echo(f"{picture}: the first {len(kept)}.")
+
+
+@app.command()
+def cube(
+    *,
+    file: Annotated[Path, typer.Argument(help="A file that holds one galaxy.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="FITS file to write.")],
+    fibres: Annotated[
+        int, typer.Option(help="Fibres of the MaNGA bundle to cover: 19, 37, 61, 91 or 127.")
+    ] = 127,
+    size: Annotated[
+        int | None, typer.Option(help="Spaxels a side of a square grid instead.", min=1)
+    ] = None,
+    side: Annotated[float, typer.Option(help="Of a spaxel, arcsec.")] = 0.5,
+    psf: Annotated[float, typer.Option(help="FWHM of the point-spread function, arcsec.")] = 2.5,
+    resolution: Annotated[float, typer.Option(help="R = wavelength / FWHM.")] = 2000.0,
+    draws: Annotated[int, typer.Option(help="Draws of the cube.", min=2)] = 100,
+    keep: Annotated[int, typer.Option(help="Draws that are written whole.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+    use_redshift: Annotated[
+        bool, typer.Option(help="Take a redshift that the file holds as known.")
+    ] = True,
+    read: Reading = None,
+    checkpoint: Checkpoint = None,
+    plot: Annotated[bool, typer.Option(help="Draw maps and spectra into a PNG beside it.")] = True,
+) -> None:
+    """Posterior IFU cube of a galaxy, with maps of its lines, as MaNGA-like FITS."""
+    with _one_line_errors(), _progress() as bar:
+        from astropy import units as u
+
+        from probmmae import spaxels
+        from probmmae.inference.cube import cube as drawn
+        from probmmae.inference.cube_fits import write_cube
+
+        sizes = {"side": side * u.arcsec, "psf_fwhm": psf * u.arcsec}
+        where = spaxels.square(size, **sizes) if size else spaxels.hexagon(fibres, **sizes)
+        galaxies = list(_galaxies([file], read))
+        if len(galaxies) != 1:
+            raise ValueError(f"Expected one galaxy in {file}; got {len(galaxies)}. Name its file.")
+        model = _model(checkpoint)
+        posterior = model.condition(galaxies[0], draws=draws, seed=seed, use_redshift=use_redshift)
+        task = bar.add_task("spaxels", total=len(where))
+        answer = drawn(
+            posterior, where, resolution=resolution, keep=keep,
+            watch=lambda done: bar.update(task, completed=done),
+        )  # fmt: skip
+        write_cube(answer, output)
+        if plot:
+            from probmmae.inference.cube_figures import cube_figure
+            from probmmae.inference.figures import save
+
+            save(cube_figure(answer, marked=(len(where) // 2,)), output.with_suffix(".png"))
+    typer.echo(
+        f"{output}: {len(where)} spaxels of {side:g} arcsec behind {psf:g} arcsec, {draws} draws; "
+        "FLUX is their mean, 1e-17 erg/s/cm2/Angstrom/spaxel, beside it quantiles and line maps."
+    )
+
+
+@app.command()
+def repair(
+    checkpoint: Annotated[str, typer.Argument(help="Folder of a trained model, or 'shipped'.")],
+    data: Annotated[
+        Path | None,
+        typer.Argument(help="Folder of a dataset, whose part 'recalibrate' is used; default: "
+                            "simulated galaxies."),
+    ] = None,
+    *,
+    galaxies: Annotated[int, typer.Option(help="How many are simulated.", min=64)] = 2048,
+    seed: Annotated[int, typer.Option(help="Of the simulation; not one of training.")] = 3,
+) -> None:  # fmt: skip
+    """Recalibrate a model on galaxies that it never saw, and keep the repair beside its weights.
+
+    From then on redshift densities, and spectra at known redshifts, are repaired wherever the
+    model is used, and every output says so. A dataset repairs redshifts alone: spectra need a
+    noise-free truth, which only simulated galaxies have.
+    """
+    with _one_line_errors(), _progress() as bar:
+        from probmmae.calibration import fit_repair as fit
+        from probmmae.checkpoint import SHIPPED, load_model, read
+        from probmmae.dataset import Dataset
+        from probmmae.inference.repair import write_repair
+
+        folder = SHIPPED if checkpoint == "shipped" else Path(checkpoint)
+        stored, network = read(folder), load_model(folder)
+        if data is None:
+            fit.check_seed(stored, seed)
+            held, total = fit.simulated_galaxies(galaxies, seed), galaxies
+            source = f"simulated, seed {seed}"
+        else:
+            dataset = Dataset(data)
+            held, total = fit.stored_galaxies(dataset), dataset.count("recalibrate")
+            source = f"part recalibrate of {data.name}"
+        task = bar.add_task("galaxies", total=total)
+        found = fit.fit_repair(
+            network, held, weights=stored.info["sha256"], source=source,
+            watch=lambda done: bar.update(task, completed=done),
+        )  # fmt: skip
+        path = write_repair(folder, found)
+    for name, said in found.describe().items():
+        typer.echo(f"{name}: {said}")
+    typer.echo(f"{path}: applied from now on; --no-repair and repair=False do without.")
 
 
 @app.command()
@@ -236,6 +373,7 @@ def calibrate(
 ) -> None:
     """Is a posterior right? One HTML report, and the same as JSON beside it.
 
+    A model that keeps a repair is judged without it and with it; for others one is fitted.
     The keys of an archive: z_true with z_draws (draw, galaxy), or z_pdf (galaxy, grid) and z_grid;
     spectrum_true (galaxy, pixel) with spectrum_draws (draw, galaxy, pixel) and rest_wavelength
     (galaxy, pixel); feature_NAME_true and feature_NAME_draws; condition_NAME (galaxy,), what was
@@ -251,23 +389,28 @@ def calibrate(
                 "Expected CHECKPOINT and DATA, or --draws; got "
                 f"{'both' if draws and checkpoint else 'neither'}. Give one or the other."
             )
+        kept, stored = None, None
         if draws is not None:
             from probmmae.calibration.draws_file import read_draws
 
             task, jobs = bar.add_task("calibration", total=None, doing=""), read_draws(draws)
         else:
-            from probmmae.calibration.held_out import SPLITS, held_out_jobs
+            from probmmae.calibration.held_out import answers
             from probmmae.dataset import Dataset
 
             dataset = Dataset(data or Path())
-            total = sum(dataset.count(split) for split in SPLITS)
-            task = bar.add_task("calibration", total=total, doing="answers")
-            folder = None if checkpoint == "shipped" else Path(checkpoint or "")
-            jobs = held_out_jobs(
-                _model(folder), dataset, watch=lambda done: bar.update(task, completed=done)
+            task = bar.add_task("calibration", total=None, doing="answers")
+            model = _model(None if checkpoint == "shipped" else Path(checkpoint or ""))
+            kept = model.repair
+            jobs, stored = answers(
+                model, dataset, watch=lambda done: bar.update(task, completed=done)
             )
-        made = described(jobs, checkpoint=checkpoint, data=data, draws=draws, output=output)
-        report = make_report(jobs, made, watch=lambda said: bar.update(task, doing=said))
+        made = described(
+            jobs, checkpoint=checkpoint, data=data, draws=draws, output=output, repair=kept
+        )
+        report = make_report(
+            jobs, made, stored=stored, watch=lambda said: bar.update(task, doing=said)
+        )
         beside = write_report(report, output)
     for job in report.jobs:
         for sentence in job.sentences:
@@ -292,6 +435,25 @@ def demo(
         from probmmae.demo import run
 
         run(_model(checkpoint), out, files=files or [], data=data, seed=seed, console=Console())
+
+
+def _train_photometric(
+    content: dict[str, Any], path: Path, data: Path | None, out: Path, bar: Progress
+) -> str:
+    """Train redshifts from photometry alone; what was done, in words."""
+    from probmmae.photometric.recipe import parse_photometric
+    from probmmae.photometric.training import networks_of
+    from probmmae.photometric.training import train as fit
+
+    chosen = parse_photometric(content, str(path))
+    if data is None:
+        raise ValueError(f"Expected the table that {path} learns from; got none. Give --data.")
+    task = bar.add_task("networks", total=networks_of(chosen.fit), terms="")
+    model = fit(chosen, data, out, watch=lambda done: bar.update(task, completed=done))
+    return (
+        f"Trained on {model.pit_law.galaxies} galaxies of {data} with {len(model.bands.names)} "
+        f"bands, {chosen.catalogue.held_out:.0%} held out; the model is in {out}."
+    )
 
 
 @contextmanager

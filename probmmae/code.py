@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from probmmae.decoders import SpectrumDecoder
 from probmmae.templates import Templates
 
-CONTINUUM_TOLERANCE = 0.01
+CONTINUUM_TOLERANCE = 0.004
 """Of the continuum at a wavelength, over the level."""
 _INDEPENDENT = 20.0
 """Independent wavelengths of a continuum."""

@@ -4,13 +4,14 @@ import json
 import tomllib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from probmmae.model import ModelConfig
 from probmmae.objective import ObjectiveConfig
 
+_Kind = TypeVar("_Kind")
 _STRICT = with_config(ConfigDict(extra="forbid"))
 """A table of a recipe with a key that is not a field is refused."""
 for _part in (ModelConfig, ObjectiveConfig):
@@ -78,6 +79,9 @@ class TrainingConfig:
     """Simulated blocks that the untrained model's code, guide and reader are fitted to."""
     start_rounds: int = 25
     """Times that the start goes through them."""
+    start_catalogue: int = 600_000
+    """Simulated galaxies whose photometry p(z | photometry) is fitted to before anything else is
+    trained; 0 for none."""
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -86,10 +90,11 @@ class TrainingConfig:
                 "Expected steps, batch and devices of at least 1; "
                 f"got {self.steps}, {self.batch} and {self.devices}."
             )
-        if self.start_blocks < 1 or self.start_rounds < 0:
+        if self.start_blocks < 1 or self.start_rounds < 0 or self.start_catalogue < 0:
             raise ValueError(
-                "Expected start_blocks of at least 1 and start_rounds of at least 0; "
-                f"got {self.start_blocks} and {self.start_rounds}."
+                "Expected start_blocks of at least 1, start_rounds and start_catalogue of at "
+                f"least 0; got {self.start_blocks}, {self.start_rounds} and "
+                f"{self.start_catalogue}."
             )
 
 
@@ -110,16 +115,27 @@ class Recipe:
 
 def parse_recipe(content: dict[str, Any], origin: str) -> Recipe:
     """A recipe from nested dictionaries; `origin` names it in errors."""
+    return checked(Recipe, content, f"the tables training, model, objective and data in {origin}")
+
+
+def checked(kind: type[_Kind], content: dict[str, Any], expected: str) -> _Kind:
+    """A recipe of any kind, field by field.
+
+    Args:
+        kind: Dataclass of the recipe.
+        content: Nested dictionaries.
+        expected: Its tables and where they are, in words.
+
+    Raises:
+        ValueError: A key is missing, unknown or out of range.
+    """
     try:
-        return TypeAdapter(Recipe).validate_python(content)
+        return TypeAdapter(kind).validate_python(content)
     except ValidationError as error:
         found = json.dumps(
             [{"at": ".".join(map(str, e["loc"])), "problem": e["msg"]} for e in error.errors()]
         )
-        raise ValueError(
-            f"Expected a recipe with the tables training, model, objective and data in {origin}; "
-            f"got {found}."
-        ) from error
+        raise ValueError(f"Expected a recipe with {expected}; got {found}.") from error
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -129,10 +145,19 @@ def read_recipe(path: Path) -> Recipe:
         FileNotFoundError: There is no such file.
         ValueError: It is not TOML, or a key is unknown or out of range.
     """
+    return parse_recipe(read_toml(path), str(path))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The content of a TOML file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is not TOML.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"Expected a recipe (TOML file); found nothing at {path}.")
     try:
-        content = tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text())
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"Expected TOML in {path}; got: {error}.") from error
-    return parse_recipe(content, str(path))

@@ -108,9 +108,14 @@ def split_of(galaxy_id: str) -> Split:
         >>> split_of("39633345008634465")
         'train'
     """
-    digest = hashlib.sha256(galaxy_id.encode()).digest()
-    fraction = int.from_bytes(digest[:8]) / 2.0**64
+    fraction = hash_fraction(galaxy_id)
     return next(part for part, end in _ENDS if fraction < end or end == 1.0)
+
+
+def hash_fraction(galaxy_id: str) -> float:
+    """A number from 0 to 1 that follows from the name alone, uniform over names."""
+    digest = hashlib.sha256(galaxy_id.encode()).digest()
+    return int.from_bytes(digest[:8]) / 2.0**64
 
 
 def write_shards(

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from probmmae.batch import Rows
+from probmmae.scan import Candidates
 from probmmae.tokens import APERTURE_FEATURES, PATCH, PHOTOMETRY_FEATURES, PIECE, Tokens
 
 SUMMARY_TOKENS = 3
@@ -31,24 +32,16 @@ class Context(Rows):
     visible: Bool[Tensor, "galaxy token"]
     scale: Float[Tensor, " galaxy"]
     """Flux scale of the galaxy, nanomaggies."""
-    colours: Float[Tensor, "galaxy width"]
-    """The photometry, read apart for the redshift."""
+    colours: Float[Tensor, "galaxy feature"]
+    """The photometry, read apart for the redshift: colours pass the attention of all modalities
+    only roughly, and photometric redshifts need them to a hundredth of a magnitude."""
+    candidates: Candidates
+    """Redshifts at which the visible spectra fit."""
 
     @property
     def pooled(self) -> Float[Tensor, "galaxy pooled"]:
         """The summary, central and photometry tokens side by side."""
         return self.tokens[:, :SUMMARY_TOKENS].flatten(1)
-
-    @property
-    def of_redshift(self) -> Float[Tensor, "galaxy pooled"]:
-        """What p(z | c) is read off: the summary, and the photometry as it came in.
-
-        Colours pass the attention of all modalities only roughly; photometric redshifts need them
-        to a hundredth of a magnitude.
-        """
-        return self.pooled + nn.functional.pad(
-            self.colours, (self.pooled.shape[1] - self.colours.shape[1], 0)
-        )
 
 
 def fourier(value: Tensor, longest: float, shortest: float, count: int) -> Tensor:
@@ -123,11 +116,7 @@ class Encoder(nn.Module):
         self.cells = BandSum(PATCH**2 + 3, 3, 2 * width, width)
         self.central = BandSum(APERTURE_FEATURES, 3, 3 * width, width)
         self.photometry = BandSum(PHOTOMETRY_FEATURES, 1, 3 * width, width)
-        self.colours = BandSum(PHOTOMETRY_FEATURES, 1, 3 * width, width)
-        last = self.colours.out[-1]
-        assert isinstance(last, nn.Linear)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+        self.colours = BandSum(PHOTOMETRY_FEATURES, 1, 2 * width, 2 * width)
         self.cell_position = nn.Linear(2 * 2 * 6 + 2, width)
         self.pieces = nn.Linear(2 * PIECE, width)
         self.piece_position = nn.Sequential(
@@ -197,15 +186,19 @@ class Encoder(nn.Module):
         packed = every.gather(1, keep[..., None].expand(-1, -1, every.shape[-1]))
         shown = visible.gather(1, keep)
         packed = self._transform(packed * shown[..., None], shown)
-        colours = self.colours(
-            tokens.photometry_values, tokens.photometry_band, tokens.photometry_visible
-        )
         return Context(
             tokens=self.norm(packed) * shown[..., None],
             visible=shown,
             scale=tokens.scale,
-            colours=colours * tokens.photometry_visible.any(-1, keepdim=True),
+            colours=self.read_colours(tokens),
+            candidates=tokens.candidates,
         )
+
+    def read_colours(self, tokens: Tokens) -> Float[Tensor, "galaxy feature"]:
+        """`Context.colours`; zero where there is no photometry."""
+        seen = tokens.photometry_visible
+        read: Tensor = self.colours(tokens.photometry_values, tokens.photometry_band, seen)
+        return read * seen.any(-1, keepdim=True)
 
     def _transform(self, packed: Tensor, shown: Tensor) -> Tensor:
         """The blocks, on groups of galaxies of similar length: little padding is computed on."""

@@ -27,14 +27,13 @@ from jaxtyping import Float
 from pyro.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 from torch import Tensor, nn
 
-from probmmae.batch import Images, Spectra
+from probmmae.batch import Images, Spectra, spectrum_level
 from probmmae.encoder import BandSum, Block, Context, fourier
 from probmmae.tokens import (
     APERTURE_FEATURES,
     SPECTRAL_UNIT,
     apertures,
     band_coordinates,
-    spectrum_level,
 )
 
 REST_RANGE = (2200.0, 10600.0)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from probmmae.batch import Batch
+from probmmae.batch import Batch, Images, PhotometryTable, Spectra
 from probmmae.tokens import PATCH, PIECE
 
 
@@ -97,6 +97,31 @@ def hide(batch: Batch, *, images: Tensor, photometry: Tensor, spectra: Tensor) -
             batch.spectra, flux=batch.spectra.flux * spectra, ivar=batch.spectra.ivar * spectra
         ),
     )
+
+
+def only_photometry(photometry: PhotometryTable, z: Tensor) -> Batch:
+    """A batch that holds nothing but photometry; the unused tables are as small as can be."""
+    count = len(z)
+
+    def filled(value: float, *shape: int) -> Tensor:
+        return torch.full((count, *shape), value, device=z.device)
+
+    nothing = filled(0.0, 1, PATCH, PATCH)
+    images = Images(
+        nothing, nothing, filled(6000.0, 1), filled(1.0, 1), filled(0.25), filled(0.0, 2)
+    )
+    pixels = filled(0.0, 1, PIECE)
+    grid = filled(6000.0, 1, PIECE)
+    spectra = Spectra(grid, pixels, pixels, grid / 4000, filled(1.0, 1, 4))
+    return Batch(images, photometry, spectra, z, torch.ones_like(z, dtype=torch.bool))
+
+
+def drop_bands(batch: Batch, generator: torch.Generator) -> Batch:
+    """A copy of `batch` in which some galaxies lose some bands of their photometry."""
+    galaxies, bands = batch.photometry.flux.shape
+    keep = _bands(bands, galaxies, generator).to(batch.z.device)
+    every = torch.ones((), dtype=torch.bool, device=batch.z.device)
+    return hide(batch, images=every, photometry=keep, spectra=every)
 
 
 def _bands(bands: int, galaxies: int, generator: torch.Generator) -> Tensor:

@@ -67,7 +67,9 @@ class ModelConfig:
     classes: int = 8
     """Galaxy-wide classes of the prior of u."""
     components: int = 8
-    """Components of the redshift mixture."""
+    """Components of the redshift mixture, but for the candidates."""
+    candidates: bool = True
+    """Whether redshift candidates of spectra (`scan`) are components too."""
     hidden: int = 256
     """Width of the decoder's and the recognition network's layers."""
     likelihood: Likelihood = "field"
@@ -129,7 +131,9 @@ class GalaxyModel(nn.Module):
         classes = config.classes if config.likelihood == "field" else 1
         components = 1 if config.likelihood == "mse" else config.components
         self.encoder = Encoder(width, config.depth, heads)
-        self.redshift_head = RedshiftHead(3 * width, 2 * width, components)
+        self.redshift_head = RedshiftHead(
+            3 * width, 2 * width, components, candidates=config.candidates
+        )
         self.recognition = Recognition(hidden, config.latent)
         self.prior = LatentPrior(width, heads, hidden, config.latent, config.shared, classes)
         self.spectrum_decoder = SpectrumDecoder(self.templates, config.latent, hidden)
@@ -143,7 +147,15 @@ class GalaxyModel(nn.Module):
 
     def redshift(self, context: Context) -> RedshiftDensity:
         """p(z | c)."""
-        density: RedshiftDensity = self.redshift_head(context.of_redshift)
+        head = self.redshift_head(context.pooled, context.colours, context.candidates)
+        return self._as_configured(head)
+
+    def redshift_of_colours(self, observed: Batch) -> RedshiftDensity:
+        """p(z | photometry) without the encoder, which adds what else it has learned."""
+        colours = self.encoder.read_colours(tokenize(observed))
+        return self._as_configured(self.redshift_head.of_features(colours))
+
+    def _as_configured(self, density: RedshiftDensity) -> RedshiftDensity:
         if self.config.likelihood == "mse":
             fixed = torch.full_like(density.scale, _MSE_REDSHIFT)
             return RedshiftDensity(density.logits, density.loc, fixed)

@@ -16,6 +16,15 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import constraints
 
+from probmmae.scan import EVIDENCE, Candidates
+
+_VELOCITY = 1e-4
+"""Of ln(1 + z): what no spectrum of one aperture tells, the motion of its gas and stars."""
+
+
+_PARTS = 2
+"""Gaussians a candidate: a core, and the tail that motions of the gas make."""
+
 
 def _normal_cdf(value: Tensor) -> Tensor:
     return 0.5 * torch.erfc(-value / math.sqrt(2))
@@ -111,25 +120,76 @@ class RedshiftDensity(TorchDistribution):
 
 
 class RedshiftHead(nn.Module):
-    """From the pooled context to p(z | c)."""
+    """From the context to p(z | c): what all modalities say, added to what the colours do.
 
-    def __init__(self, width: int, hidden: int, components: int) -> None:
+    The first starts at zero, so that a head that knows colours is not disturbed by an encoder that
+    has learned nothing yet. Where spectra are visible, every redshift candidate (`scan`) is a
+    component (a core and a tail), whose weight and width are judged in the light of all else.
+    """
+
+    def __init__(
+        self, width: int, hidden: int, components: int, *, candidates: bool = True
+    ) -> None:
         super().__init__()
         self.components = components
+        self.pooled = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden)
+        )
         self.layers = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden),
-            nn.GELU(), nn.Linear(hidden, 3 * components),
-        )  # fmt: skip
-        last = self.layers[-1]
+            nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, 3 * components)
+        )
+        added, last = self.pooled[-1], self.layers[-1]
+        assert isinstance(added, nn.Linear)
         assert isinstance(last, nn.Linear)
+        nn.init.zeros_(added.weight)
+        nn.init.zeros_(added.bias)
         nn.init.normal_(last.weight, std=0.02)
         with torch.no_grad():
             last.bias.zero_()
             # Spread over ln(1 + z) of 0.02 to 0.6 before training.
             last.bias[components : 2 * components] = torch.linspace(0.05, 0.5, components)
             last.bias[2 * components :] = math.log(0.08)
+        self.judge = None
+        if candidates:
+            self.judge = nn.Sequential(
+                nn.Linear(EVIDENCE + hidden, 64), nn.GELU(), nn.Linear(64, 64), nn.GELU(),
+                nn.Linear(64, 3 * _PARTS),
+            )  # fmt: skip
+            judgement = self.judge[-1]
+            assert isinstance(judgement, nn.Linear)
+            nn.init.normal_(judgement.weight, std=0.02)
+            with torch.no_grad():
+                # A lone peak is right far more often than what is said without looking for one.
+                judgement.bias.copy_(torch.tensor([4.0, 3.0, 0.0, 0.0, 0.0, 1.5]))
 
-    def forward(self, pooled: Float[Tensor, "*galaxy width"]) -> RedshiftDensity:
+    def forward(
+        self,
+        pooled: Float[Tensor, "*galaxy width"],
+        colours: Float[Tensor, "*galaxy hidden"],
+        candidates: Candidates,
+    ) -> RedshiftDensity:
         """p(z | c) of each galaxy."""
-        logits, mean, log_scale = self.layers(pooled).split(self.components, dim=-1)
+        features = self.pooled(pooled) + colours
+        density = self.of_features(features)
+        if self.judge is None:
+            return density
+        evidence = candidates.evidence
+        spread = features[..., None, :].expand(*evidence.shape[:-1], -1)
+        said = self.judge(torch.cat([evidence, spread], dim=-1))
+        trust, shift, stretch = said.split(_PARTS, dim=-1)
+        # The share of the likelihood is where the weight starts from.
+        logits = trust + 4 * evidence[..., :1]
+        logits = logits.masked_fill(~candidates.seen[..., None, None], -torch.inf)
+        width = (candidates.width + _VELOCITY)[..., None]
+        loc = candidates.log1p_z[..., None] + width * shift
+        scale = width * torch.exp(stretch.clamp(-4.0, 8.0))
+        return RedshiftDensity(
+            torch.cat([density.logits, logits.flatten(-2)], dim=-1),
+            torch.cat([density.loc, loc.flatten(-2)], dim=-1),
+            torch.cat([density.scale, scale.flatten(-2)], dim=-1),
+        )
+
+    def of_features(self, features: Float[Tensor, "*galaxy hidden"]) -> RedshiftDensity:
+        """p(z) from the sum of what is known, without candidates."""
+        logits, mean, log_scale = self.layers(features).split(self.components, dim=-1)
         return RedshiftDensity(logits, mean, torch.exp(log_scale.clamp(-9.0, 1.0)))

@@ -7,20 +7,14 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
-from probmmae.batch import PhotometryTable
 from probmmae.collate import collate
 from probmmae.config import Recipe
 from probmmae.dataset import Dataset
 from probmmae.feed import Block
 from probmmae.galaxy import Galaxy
-from probmmae.simulator.population import draw_population, population_photometry
-from probmmae.simulator.stream import block_generator, simulate_block
-from probmmae.simulator.survey import SurveySettings, noisy_photometry
-
-_CATALOGUE_STREAM = 1 << 40
-"""Block numbers of the catalogue galaxies start here, far from those of the scenes."""
+from probmmae.simulator.stream import simulate_block, simulate_catalogue
+from probmmae.simulator.survey import SurveySettings
 
 
 @dataclass(frozen=True)
@@ -39,15 +33,10 @@ class Simulated:
         number = index * self.world + self.rank
         settings = SurveySettings(n_spectra=self.spectra)
         batch, truth = simulate_block(self.seed, number, size=self.galaxies, settings=settings)
-        return Block(batch, truth.deep, self._catalogue(number))
-
-    def _catalogue(self, number: int) -> tuple[PhotometryTable, Tensor] | None:
-        if self.catalogue == 0:
-            return None
-        generator = block_generator(self.seed, _CATALOGUE_STREAM + number)
-        population = draw_population(self.catalogue, generator)
-        total = population_photometry(population)
-        return noisy_photometry(total, generator, SurveySettings()), population.z
+        catalogue = None
+        if self.catalogue > 0:
+            catalogue = simulate_catalogue(self.seed, number, self.catalogue)
+        return Block(batch, truth.deep, catalogue)
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,10 @@
 
 From simulated apertures, in minutes: the decoder and the code (`code`), then the guide, taught to
 read the code off low-noise spectra, and the prior's reader, taught to read it off what a task
-shows of noisy ones. Without it the first thousands of steps of the ELBO go into finding any code
-at all, and the level of a spectrum, which flux calibration can absorb, is never put right. What a
-recipe freezes (`training.frozen`) stays as it is here.
+shows of noisy ones; and p(z | photometry) from simulated catalogues. Without it the first
+thousands of steps of the ELBO go into finding any code at all, and the level of a spectrum, which
+flux calibration can absorb, is never put right. What a recipe freezes (`training.frozen`) stays
+as it is here.
 
 Axes: aperture (row), latent, feature.
 """
@@ -16,13 +17,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from probmmae.batch import PhotometryTable
 from probmmae.code import learn_code
 from probmmae.config import Recipe
 from probmmae.decoders import to_physical
 from probmmae.latent import LEVEL, Recognition, rest_bins
-from probmmae.masking import SPECTRUM_TASKS, observe_part
+from probmmae.masking import SPECTRUM_TASKS, drop_bands, observe_part, only_photometry
 from probmmae.model import GalaxyModel
-from probmmae.simulator.stream import simulate_block
+from probmmae.simulator.stream import simulate_block, simulate_catalogue
 from probmmae.simulator.survey import SurveySettings
 from probmmae.templates import load_templates
 from probmmae.tokens import galaxy_scale
@@ -30,8 +32,14 @@ from probmmae.tokens import galaxy_scale
 _FIRST_BLOCK = 1 << 30
 """Blocks of the start are numbered from the far end of the seed."""
 _BATCH = 256
-_LEVEL_WIDTH = 0.01
+_LEVEL_WIDTH = 0.003
 """Width of the level's own code: as finely as it matters."""
+_ROWS = 512
+"""Galaxies of the catalogue a step."""
+_CATALOGUE_ROUNDS = 3
+"""Times that the start goes through the catalogue."""
+_CHUNK = 20_000
+"""Galaxies of the catalogue that are drawn at a time."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,7 @@ def new_model(recipe: Recipe) -> GalaxyModel:
         model = GalaxyModel(recipe.model)
     made = apertures(seed, recipe.training.start_blocks)
     begin(model, made, rounds=rounds, seed=seed)
+    begin_redshifts(model, galaxies=recipe.training.start_catalogue, seed=seed)
     return model
 
 
@@ -110,6 +119,44 @@ def begin(model: GalaxyModel, made: Apertures, *, rounds: int, seed: int) -> Non
     )
 
 
+def begin_redshifts(model: GalaxyModel, *, galaxies: int, seed: int) -> None:
+    """Fit p(z | photometry) to simulated catalogue galaxies, `_CATALOGUE_ROUNDS` times each.
+
+    Photometric redshifts are a fine function of colours that costs little to learn alone, and is
+    hardly found among the gradients of images and spectra.
+    """
+    if galaxies == 0:
+        return
+    made = [
+        simulate_catalogue(seed, _FIRST_BLOCK + block, min(_CHUNK, galaxies - block * _CHUNK))
+        for block in range(-(-galaxies // _CHUNK))
+    ]
+    flux, ivar, wavelength = (
+        torch.cat([getattr(table, name) for table, _ in made])
+        for name in ("flux", "ivar", "wavelength")
+    )
+    z = torch.cat([redshift for _, redshift in made])
+    parameters = [*model.encoder.colours.parameters(), *model.redshift_head.layers.parameters()]
+    optimiser = torch.optim.AdamW(parameters, 3e-3, (0.9, 0.98), weight_decay=0.01, foreach=False)
+    generator = torch.Generator().manual_seed(seed)
+    steps = max(1, _CATALOGUE_ROUNDS * galaxies // _ROWS)
+    for step in range(steps):
+        optimiser.param_groups[0]["lr"] = 3e-3 * _falling(step, steps)
+        rows = torch.randint(galaxies, (min(_ROWS, galaxies),), generator=generator)
+        table = PhotometryTable(flux[rows], ivar[rows], wavelength[rows])
+        shown = drop_bands(only_photometry(table, z[rows]), generator)
+        loss = -model.redshift_of_colours(shown).log_prob(shown.z).mean()
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0, foreach=False)
+        optimiser.step()
+
+
+def _falling(step: int, steps: int) -> float:
+    """Learning rate over its peak: a short warm-up, then a cosine to zero."""
+    return min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
 def _teach(
     reader: Recognition,
     features: Tensor,
@@ -129,8 +176,7 @@ def _teach(
     optimiser = torch.optim.AdamW(parameters, 1e-3, (0.9, 0.98), weight_decay=0.01, foreach=False)
     generator = torch.Generator().manual_seed(seed)
     for step in range(steps):
-        rate = 1e-3 * min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * step / steps))
-        optimiser.param_groups[0]["lr"] = rate
+        optimiser.param_groups[0]["lr"] = 1e-3 * _falling(step, steps)
         rows = torch.randint(len(u), (_BATCH,), generator=generator)
         bins, code = features[rows].float(), u[rows]
         code = code + width * torch.randn(code.shape, generator=generator)

@@ -14,20 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from probmmae import checkpoint
-from probmmae.batch import Batch, Images, PhotometryTable, Spectra
+from probmmae.batch import Batch
 from probmmae.config import Recipe
 from probmmae.encoder import Context
 from probmmae.feed import Block, feed
-from probmmae.masking import hide, observe_part
+from probmmae.masking import drop_bands, observe_part, only_photometry
 from probmmae.model import GalaxyModel
 from probmmae.objective import elbo, make_targets
 from probmmae.sources import block_maker
 from probmmae.start import new_model
-from probmmae.tokens import PATCH, PIECE
 
 Watch = Callable[[int, dict[str, float]], None]
 """Called after every step with the step and its terms."""
@@ -63,7 +61,7 @@ class Step(nn.Module):
         told = {name: part.detach().mean() for name, part in vars(terms).items()}
         if block.catalogue is not None:
             photometry, z = block.catalogue
-            alone = _drop_bands(only_photometry(photometry, z), generator)
+            alone = drop_bands(only_photometry(photometry, z), generator)
             catalogue = self.model.redshift(self._encode(alone)).log_prob(z).mean()
             loss = loss - self.recipe.data.catalogue_weight * objective.redshift * catalogue
             told["catalogue"] = catalogue.detach()
@@ -75,32 +73,6 @@ class Step(nn.Module):
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             context = self.model.encode(batch)
         return context.map(lambda part: part.float() if part.is_floating_point() else part)
-
-
-def only_photometry(photometry: PhotometryTable, z: Tensor) -> Batch:
-    """A batch that holds nothing but photometry; the unused tables are as small as can be."""
-    count = len(z)
-
-    def filled(value: float, *shape: int) -> Tensor:
-        return torch.full((count, *shape), value, device=z.device)
-
-    nothing = filled(0.0, 1, PATCH, PATCH)
-    images = Images(
-        nothing, nothing, filled(6000.0, 1), filled(1.0, 1), filled(0.25), filled(0.0, 2)
-    )
-    pixels = filled(0.0, 1, PIECE)
-    grid = filled(6000.0, 1, PIECE)
-    spectra = Spectra(grid, pixels, pixels, grid / 4000, filled(1.0, 1, 4))
-    return Batch(images, photometry, spectra, z, torch.ones_like(z, dtype=torch.bool))
-
-
-def _drop_bands(batch: Batch, generator: torch.Generator) -> Batch:
-    shape = batch.photometry.flux.shape
-    keep = (torch.rand(shape, generator=generator) < 0.7) | (
-        torch.rand(shape[0], 1, generator=generator) < 0.75
-    )
-    off = torch.zeros((), dtype=torch.bool, device=batch.z.device)
-    return hide(batch, images=off, photometry=keep.to(off.device), spectra=off)
 
 
 def _withhold(batch: Batch, share: float, generator: torch.Generator) -> Batch:
@@ -203,6 +175,8 @@ def train(
     Raises:
         ValueError: The state in `folder` comes from another recipe.
     """
+    from lightning_fabric import Fabric  # it sets environment variables when imported
+
     training = recipe.training
     fabric = Fabric(
         accelerator="auto",

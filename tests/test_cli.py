@@ -244,5 +244,5 @@ def test_bad_input_is_one_line_and_code_2(
 
 def test_help_is_quick_and_names_the_verbs() -> None:
     said = done("--help")
-    for verb in ("info", "convert", "simulate", "train", "photoz", "spectrum", "demo"):
+    for verb in ("info", "convert", "simulate", "train", "photoz", "spectrum", "repair", "demo"):
         assert verb in said

@@ -38,7 +38,7 @@ def test_terms_sum_to_pyros_elbo(known, deep):
 def test_every_used_parameter_gets_a_gradient(likelihood):
     made = toys(count=24)
     model = small_model(made, likelihood)
-    torch.nn.init.normal_(model.encoder.colours.out[-1].weight, std=1e-3)  # zero when new
+    torch.nn.init.normal_(model.redshift_head.pooled[-1].weight, std=1e-3)  # zero when new
     generator = torch.Generator().manual_seed(1)
     observed = observe_part(made.batch, generator)
     targets = make_targets(made.batch, observed, made.deep, 5, generator)

@@ -75,19 +75,28 @@ def test_the_table_is_that_of_the_results() -> None:
 def test_the_table_says_what_was_missed() -> None:
     one = {"name": "image to redshift: CRPS", "value": 0.01234, "interval": [0.012, 0.0127],
            "n": 2048, "goal": None, "met": None}  # fmt: skip
+    ks = {**one, "name": "image to redshift: PIT KS distance", "value": 0.05, "met": False,
+          "goal": "at most 0.0359 (99 % band)"}  # fmt: skip
     missed = {**one, "name": "a | b", "value": 0.86, "goal": "0.88 to 0.92", "met": False}
-    third = {**missed, "name": "H-alpha coverage of 90% intervals, S/N third 1", "met": True}
+    name = "image to spectrum: h_alpha coverage of 90% intervals, "
+    thirds = [
+        {**missed, "name": f"{name}S/N third {number}", "value": value, "met": value > 0.88}
+        for number, value in ((1, 0.85), (2, 0.9), (3, 0.91))
+    ]
     left = {**one, "name": "something without a goal"}
     null = {**missed, "name": "no number", "value": None, "interval": None, "n": None}
     said = table(
-        {"command": "make bench", "commit": "0123456789abcdef", "figures": [one, missed, third,
-                                                                            left, null]}
+        {"command": "make bench", "commit": "0123456789abcdef",
+         "figures": [one, ks, missed, *thirds, left, null]}
     )  # fmt: skip
-    assert "| image to redshift: CRPS | 0.0123 | 0.012 to 0.0127 | 2,048 |  |  |" in said
-    assert "| a \\| b | 0.86 | 0.012 to 0.0127 | 2,048 | 0.88 to 0.92 | **no** |" in said
-    assert "goals met | 1 of 1 | | | all | yes |" in said
+    assert "| images (five bands) | 2,048 | 0.0123 |  | 0.05 (0.036) |  |" in said
+    assert "| a \\| b | 0.86 | 0.88 to 0.92 |" in said
+    assert "colour |  | 0.85 to 0.91 (2 of 3 within) |" in said
+    assert "2 of 6 goals are met. Missed:" in said
+    assert "- a \\| b: 0.86 (goal: 0.88 to 0.92)" in said
+    assert f"- {name}S/N third 1: 0.85 (goal: 0.88 to 0.92)" in said
     assert "without a goal" not in said
-    assert "| no number | not measurable |  |  | 0.88 to 0.92 | **no** |" in said
+    assert "- no number: not measurable (goal: 0.88 to 0.92)" in said
     with pytest.raises(ValueError, match="once each"):
         filled("nothing to fill", said)
 

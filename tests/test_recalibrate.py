@@ -16,14 +16,15 @@ from scipy import stats
 
 from probmmae.calibration.coverage import coverage
 from probmmae.calibration.pit import ks_limit, pit_from_grid, pit_result
-from probmmae.calibration.pit_map import BASIS, KNOT_WEIGHTS, PitMap
 from probmmae.calibration.recalibrate import (
     GlobalRecalibration,
     fit_global,
     recalibrate_density,
 )
-from probmmae.calibration.recalibrate_local import LocalRecalibration, fit_local
+from probmmae.calibration.recalibrate_local import fit_local
 from probmmae.calibration.scores import crps_grid
+from probmmae.inference.pit_law import LocalRecalibration
+from probmmae.inference.pit_map import BASIS, KNOT_WEIGHTS, PitMap
 
 GRID = np.linspace(-9, 9, 181)
 CALIBRATION, TEST = 3000, 3000

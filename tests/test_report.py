@@ -14,11 +14,11 @@ from probmmae.calibration import held_out
 from probmmae.calibration.answers import Drawn
 from probmmae.calibration.draws_file import read_draws
 from probmmae.calibration.page import Cell, number, table
-from probmmae.calibration.pit_map import PitMap
 from probmmae.calibration.report import make_report
 from probmmae.calibration.report_html import html
 from probmmae.cli import app
 from probmmae.dataset import split_of, write_shards
+from probmmae.inference.pit_map import PitMap
 
 GALAXIES, DRAWS, PIXELS = 1000, 60, 6
 

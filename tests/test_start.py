@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from probmmae.code import misfit, nearest_code, relative_metric
+from probmmae.masking import only_photometry
 from probmmae.model import GalaxyModel, ModelConfig
-from probmmae.start import apertures, begin
+from probmmae.simulator.stream import simulate_catalogue
+from probmmae.start import apertures, begin, begin_redshifts
 from probmmae.templates import load_templates
 
 CONFIG = ModelConfig(width=32, depth=1, heads=2, latent=12, shared=2, classes=2, hidden=128)
@@ -61,3 +63,23 @@ def test_the_code_keeps_level_colour_and_lines():
     strong = other.relative[:, h_alpha] > 1.0
     assert int(strong.sum()) > 50
     assert float((decoded - other.relative)[strong, h_alpha].abs().median()) < 0.4
+
+
+@pytest.mark.slow
+def test_colours_tell_redshifts_before_anything_else_is_trained():
+    # 40,000 galaxies, 235 steps. On galaxies of another seed ln p(z | five bands) beats that of
+    # the best density that looks at nothing, their own histogram, by 0.3 nats (measured 0.8); and
+    # the whole model, encoder and all, says the same as the colours alone.
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = GalaxyModel(CONFIG)
+    begin_redshifts(model, galaxies=40_000, seed=1)
+    table, z = simulate_catalogue(2, 0, 4_000)
+    shown = only_photometry(table, z)
+    with torch.no_grad():
+        told = model.redshift_of_colours(shown).log_prob(z)
+        whole = model.redshift(model.encode(shown)).log_prob(z)
+    share = torch.histc(z, 50, 0.0, 1.0) / len(z)
+    blind = (share * 50)[(z * 50).long()].log().mean()
+    assert float(told.mean() - blind) > 0.3
+    assert torch.allclose(told, whole, atol=1e-5)

@@ -15,17 +15,24 @@ from probmmae import checkpoint
 from probmmae.config import DataConfig, ObjectiveConfig, Recipe, TrainingConfig, read_recipe
 from probmmae.dataset import write_shards
 from probmmae.feed import Block, feed
-from probmmae.masking import hide
+from probmmae.masking import hide, only_photometry
 from probmmae.model import GalaxyModel
 from probmmae.simulated import simulated_galaxies
-from probmmae.train import load_state, only_photometry, train
+from probmmae.train import load_state, train
 
 ROOT = Path(__file__).parents[1]
 
 
 def tiny_recipe(**training):
     """Seconds of training: a few steps of the smallest network."""
-    settings = {"steps": 4, "batch": 4, "warmup": 2, "start_blocks": 1, "start_rounds": 1}
+    settings = {
+        "steps": 4,
+        "batch": 4,
+        "warmup": 2,
+        "start_blocks": 1,
+        "start_rounds": 1,
+        "start_catalogue": 64,
+    }
     return Recipe(
         training=TrainingConfig(**{**settings, **training}),
         model=SMALL,
@@ -197,7 +204,8 @@ def test_death_of_a_worker_is_told():
 
 
 def test_shipped_recipes_are_recipes():
-    paths = sorted((ROOT / "probmmae" / "recipes").glob("*.toml"))
+    every = sorted((ROOT / "probmmae" / "recipes").glob("*.toml"))
+    paths = [path for path in every if not path.name.startswith("photoz_")]
     assert len(paths) > 2
     for path in paths:
         assert read_recipe(path).training.steps > 0

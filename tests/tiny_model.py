@@ -14,10 +14,16 @@ CONFIG = ModelConfig(width=32, depth=1, heads=2, latent=6, shared=2, classes=2, 
 
 
 def tiny_network(seed: int = 0) -> GalaxyModel:
-    """An untrained network whose decoder answers with a flat continuum, and scatter."""
+    """An untrained network whose decoder answers with a flat continuum, and scatter.
+
+    Its redshifts depend on everything that is shown.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = GalaxyModel(CONFIG)
+        head = network.redshift_head
+        torch.nn.init.normal_(head.pooled[-1].weight, std=0.1)  # zero when new
+        head.judge[-1].bias.data[:2] = -8.0  # candidates of flat spectra are nothing to go by
         decoder = network.spectrum_decoder
         mean = decoder.get_buffer("mean")
         mean.zero_()

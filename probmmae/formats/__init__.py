@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from probmmae.formats import cutouts, desi, galaxiesml, sdss, tables
+from probmmae.formats import cutouts, desi, galaxiesml, manga, manga_maps, sdss, tables
 from probmmae.formats.opening import checked_path
 from probmmae.galaxy import Galaxy
 
@@ -21,6 +21,8 @@ FORMATS: dict[str, ModuleType] = {
     "sdss": sdss,
     "desi": desi,
     "galaxiesml": galaxiesml,
+    "manga": manga,
+    "manga_maps": manga_maps,
     "cutouts": cutouts,
     "tables": tables,
 }

@@ -1,8 +1,10 @@
-"""Photometric tables: CSV, FITS and Parquet, one galaxy a row, read in pieces.
+"""Photometric tables: CSV, FITS, Parquet and HDF5, one galaxy a row, read in pieces.
 
 A `ColumnMap` says which column is what; without one `guess` takes it from names in common use.
 Magnitudes are AB. A band is missing where its value or its error is not finite or a missing code
-(-99, 99, ...), or where the error is not positive.
+(-99, 99, ...), or where the error is not positive. A magnitude with a large error is a faint flux
+and is read as one. In HDF5 the table is the first group whose datasets are columns of one length,
+as RAIL writes it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,10 +19,11 @@ import pyarrow.parquet as pq
 from astropy import units as u
 
 from probmmae.bands import EFFECTIVE_WAVELENGTH, effective_wavelength
+from probmmae.formats import hdf5_columns
 from probmmae.formats.opening import fits_file, is_fits, names_of, native, shortened
 from probmmae.galaxy import Galaxy, Photometry, Scalar, sky_identity
 
-DESCRIPTION = "photometric table (CSV, FITS or Parquet, with a column map)"
+DESCRIPTION = "photometric table (CSV, FITS, Parquet or HDF5, with a column map)"
 
 _CSV_ENDINGS = (".csv", ".csv.gz", ".csv.bz2", ".csv.xz")
 _PARQUET_ENDINGS = (".parquet", ".parq", ".pq")
@@ -82,6 +85,9 @@ class ColumnMap:
     """Values that stand for no measurement."""
     error_floor: float = 0.0
     """Relative error of the flux added in quadrature, such as 0.02."""
+    largest_error: float = _CODE
+    """A magnitude whose error is as large is missing; catalogues that never write codes into
+    errors, but fluxes near zero as magnitudes, need more."""
 
     def __post_init__(self) -> None:
         """Check.
@@ -118,10 +124,12 @@ class ColumnMap:
 
 
 def recognise(path: Path) -> bool:
-    """Whether the name ends as a table's does and, for FITS, whether there is a table in it."""
+    """Whether the name ends as a table's does and, for FITS and HDF5, whether it holds one."""
     name = path.name.lower()
     if name.endswith(_CSV_ENDINGS + _PARQUET_ENDINGS):
         return True
+    if hdf5_columns.is_hdf5(path):
+        return bool(hdf5_columns.names(path))
     if not is_fits(path):
         return False
     with fits_file(path) as opened:
@@ -138,7 +146,7 @@ def read(
     """The rows of a table as galaxies, in order; a row without any measurement is kept.
 
     Args:
-        path: CSV (also compressed), FITS or Parquet.
+        path: CSV (also compressed), FITS, Parquet or HDF5.
         columns: the column map, or its fields as a mapping (from TOML); None guesses it.
         survey: whose bands they are, for the guess, such as `sdss`.
         chunk: rows read at once.
@@ -171,6 +179,8 @@ def column_names(path: Path) -> list[str]:
     if is_fits(path):
         with fits_file(path) as opened:
             return list(names_of(_table(opened, path)).values())
+    if hdf5_columns.is_hdf5(path):
+        return hdf5_columns.names(path)
     try:
         if path.name.lower().endswith(_PARQUET_ENDINGS):
             return list(pq.read_schema(path).names)
@@ -242,6 +252,9 @@ def _frames(path: Path, columns: list[str], chunk: int) -> Iterator[pd.DataFrame
             for start in range(0, len(data), chunk):
                 piece = data[start : start + chunk]
                 yield pd.DataFrame({name: native(piece[name]) for name in columns})
+        return
+    if hdf5_columns.is_hdf5(path):
+        yield from hdf5_columns.frames(path, columns, chunk)
         return
     try:
         if path.name.lower().endswith(_PARQUET_ENDINGS):
@@ -315,7 +328,7 @@ def _fluxes(value: pd.Series, error: pd.Series, chosen: ColumnMap) -> tuple[Any,
     good = np.isfinite(x) & np.isfinite(sigma) & (sigma > 0)
     good &= ~np.isin(x, chosen.missing) & ~np.isin(sigma, chosen.missing)
     if chosen.kind == "magnitude":
-        good &= (np.abs(x) < _CODE) & (sigma < _CODE)
+        good &= (np.abs(x) < _CODE) & (sigma < chosen.largest_error)
         flux = 10.0 ** (-0.4 * (np.where(good, x, 22.5) - 22.5))
         width = flux * 0.4 * np.log(10.0) * np.where(good, sigma, 1.0)
     else:

@@ -13,13 +13,20 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from probmmae.batch import Batch, Rows
-from probmmae.simulator.population import draw_population
+from probmmae.batch import Batch, PhotometryTable, Rows
+from probmmae.simulator.population import draw_population, population_photometry
 from probmmae.simulator.scene import draw_scene
-from probmmae.simulator.survey import SurveySettings, Truth, observe_galaxies
+from probmmae.simulator.survey import (
+    SurveySettings,
+    Truth,
+    noisy_photometry,
+    observe_galaxies,
+)
 
 BLOCK = 64
 """Galaxies a block."""
+_CATALOGUE_STREAM = 1 << 40
+"""Block numbers of catalogue galaxies start here, far from those of the scenes."""
 
 
 def block_generator(seed: int, block: int) -> Generator:
@@ -48,6 +55,20 @@ def simulate_block(
     population = draw_population(size, generator)
     scene = draw_scene(population, generator)
     return observe_galaxies(population, scene, generator, settings)
+
+
+def simulate_catalogue(seed: int, block: int, size: int) -> tuple[PhotometryTable, Tensor]:
+    """Photometry and redshifts of galaxies of which nothing else is made; they cost little.
+
+    Args:
+        seed: Of the stream.
+        block: Number of the block; its galaxies are not those of `simulate_block`.
+        size: Galaxies in it.
+    """
+    generator = block_generator(seed, _CATALOGUE_STREAM + block)
+    population = draw_population(size, generator)
+    total = population_photometry(population)
+    return noisy_photometry(total, generator, SurveySettings()), population.z
 
 
 def simulate(n: int, seed: int, *, settings: SurveySettings | None = None) -> tuple[Batch, Truth]:

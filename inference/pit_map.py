@@ -4,19 +4,18 @@ A map G is the law of the PIT. Its density g is uniform, tilted: g(u) = exp(sum_
 Z. The h_k are polynomials of the normal quantile of u, orthonormal under the uniform law, so
 theta_1 is a shift, theta_2 a width, theta_3 skewness, theta_4 tails; for a Gaussian posterior of
 wrong centre or width the family holds the truth. Zero is the identity, and the log-likelihood is
-concave in theta. From coefficients (`recalibrate.py`, `recalibrate_local.py`) to maps.
+concave in theta. From coefficients, which `probmmae.calibration` fits, to maps.
 
 Axes: galaxy, knot (of u), term (k).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
-
-from probmmae.calibration.evidence import cumulate
 
 FloatArray = NDArray[np.float64]
 
@@ -50,6 +49,16 @@ class PitMap:
 
     knot_density: FloatArray
     """g at the knots, linear between them, shape (galaxy, knot); one row serves any galaxy."""
+
+    @classmethod
+    def identity(cls, galaxies: int = 1) -> Self:
+        """Maps that change nothing."""
+        return cls.tilted(np.zeros((galaxies, 1)))
+
+    @classmethod
+    def joined(cls, maps: Sequence["PitMap"]) -> Self:
+        """The maps of several sets of galaxies, one set after the other."""
+        return cls(np.concatenate([one.knot_density for one in maps]))
 
     @classmethod
     def tilted(cls, coefficients: FloatArray) -> Self:
@@ -120,6 +129,13 @@ class PitMap:
             )
         index = np.arange(count).reshape(-1, *[1] * (u.ndim - 1))
         return u, np.broadcast_to(index, u.shape)
+
+
+def cumulate(pdf: FloatArray, grid: FloatArray) -> FloatArray:
+    """CDF on the grid by the trapezoid rule, normalised to end at 1, shape (galaxy, grid)."""
+    steps = 0.5 * (pdf[:, 1:] + pdf[:, :-1]) * np.diff(grid)
+    cdf = np.concatenate([np.zeros((len(pdf), 1)), steps.cumsum(axis=1)], axis=1)
+    return np.asarray(cdf / cdf[:, -1:])
 
 
 def basis_at(pit: FloatArray) -> FloatArray:

@@ -1,0 +1,188 @@
+"""Every peer on one table of photometry: FlexZBoost, PZFlow, GPz, nearest neighbours, Cal-PIT.
+
+Runs in the peers' own environment, as `peers_photoz.py` does, and reads and writes the same npz
+files; what it writes holds `pdf_PEER` and `cpu_PEER` (seconds of training and answering) for each:
+
+    peers/bin/python benchmarks/peers_catalogues.py --train train.npz --test test.npz -o out.npz
+
+Magnitudes that are missing are replaced by limits, as RAIL does. Cal-PIT stands on top of the peer
+with the lowest CDE loss on the test set, a choice in its favour: that peer is fitted once more to
+80 % of the training set, and Cal-PIT learns from its answers on the other 20 %.
+"""
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from peers_photoz import VARIANTS, Array, Table, cde_loss, describe, flexzboost, read_table, tune
+
+Answer = Callable[[Table, Table, Array], Array]
+"""Training set, galaxies to answer for, grid -> densities per unit redshift, (galaxy, grid)."""
+
+
+def neighbours(train: Table, test: Table, grid: Array) -> Array:
+    """RAIL's KNearNeigh with its own settings."""
+    from rail.estimation.algos.k_nearneigh import KNearNeighEstimator, KNearNeighInformer
+
+    return _rail(KNearNeighInformer, KNearNeighEstimator, train, test, grid)
+
+
+def gpz(train: Table, test: Table, grid: Array) -> Array:
+    """RAIL's GPz with its own settings but 100 iterations."""
+    from rail.estimation.algos.gpz import GPzEstimator, GPzInformer
+
+    own = {"max_iter": 100}
+    return _rail(GPzInformer, GPzEstimator, train, test, grid, inform=own)
+
+
+def pzflow(train: Table, test: Table, grid: Array) -> Array:
+    """RAIL's PZFlow with its own settings but 30 epochs."""
+    from rail.estimation.algos.pzflow_nf import PZFlowEstimator, PZFlowInformer
+
+    names = {f"mag_err_{band}": f"mag_{band}_err" for band in train.bands}
+    both = {"column_names": [f"mag_{band}" for band in train.bands], "err_names_dict": names}
+    return _rail(
+        PZFlowInformer, PZFlowEstimator, train, test, grid,
+        inform=both | {"n_training_epochs": 30}, estimate=both,
+    )  # fmt: skip
+
+
+def _rail(
+    informer: Any,
+    estimator: Any,
+    train: Table,
+    test: Table,
+    grid: Array,
+    *,
+    inform: dict[str, Any] | None = None,
+    estimate: dict[str, Any] | None = None,
+) -> Array:
+    """Inform and estimate with RAIL's stages; settings that a stage does not have are left out."""
+    limits = train.limits()
+    middle = "i" if "i" in train.bands else train.bands[len(train.bands) // 2]
+    shared = {
+        "hdf5_groupname": "",
+        "redshift_col": "redshift",
+        "bands": [f"mag_{band}" for band in train.bands],
+        "err_bands": [f"mag_err_{band}" for band in train.bands],
+        "ref_band": f"mag_{middle}",
+        "mag_limits": {f"mag_{b}": float(m) for b, m in zip(train.bands, limits, strict=True)},
+        "replace_error_vals": [1.0] * len(train.bands),
+        "nondetect_val": 99.0,
+        "zmin": 0.0,
+        "zmax": float(grid[-1]),
+        "nzbins": len(grid),
+        "output_mode": "return",
+    }
+
+    def stage(kind: Any, own: dict[str, Any] | None, **more: Any) -> Any:
+        known = {name: value for name, value in shared.items() if name in kind.config_options}
+        return kind.make_stage(
+            name=f"{kind.name}_{time.monotonic_ns()}", **{**known, **(own or {})}, **more
+        )
+
+    model = stage(informer, inform).inform(train.columns(limits))
+    answered = stage(estimator, estimate, model=model).estimate(test.columns(limits))
+    return np.asarray(answered.data.pdf(grid))
+
+
+def boosted(variant: str) -> Answer:
+    """FlexZBoost in one of its variants; "tuned" looks for the best."""
+
+    def answer(train: Table, test: Table, grid: Array) -> Array:
+        shape = {"zmax": float(grid[-1]), "points": len(grid)}
+        chosen = tune(train, **shape) if variant == "tuned" else variant
+        return flexzboost(train, test, variant=VARIANTS[chosen], **shape)
+
+    return answer
+
+
+PEERS: dict[str, Answer] = {
+    "FlexZBoost": boosted("default"),
+    "FlexZBoost tuned": boosted("tuned"),
+    "GPz": gpz,
+    "neighbours": neighbours,
+    "PZFlow": pzflow,
+}
+"""By name; Cal-PIT comes after them."""
+
+
+def recalibrated(peer: Answer, train: Table, test: Table, grid: Array, answered: Array) -> Array:
+    """Cal-PIT with its own settings on top of a peer's answers to the test set."""
+    from calpit import CalPIT, GridCDE
+
+    order = np.random.default_rng(0).permutation(len(train.z))
+    cut = round(0.8 * len(order))
+    fitted, held = train.take(order[:cut]), train.take(order[cut:])
+    limits = train.limits()
+
+    def features(table: Table) -> Array:
+        columns = table.columns(limits)
+        values = np.stack([columns[f"mag_{band}"] for band in table.bands], axis=1)
+        return np.concatenate([values, np.diff(values, axis=1)], axis=1)
+
+    told = features(held)
+    mean, deviation = told.mean(axis=0), told.std(axis=0) + 1e-6
+    first = GridCDE(_normalised(peer(fitted, held, grid), grid), grid)
+    fit = CalPIT().fit((told - mean) / deviation, held.z, first)
+    after = fit.transform((features(test) - mean) / deviation, GridCDE(answered, grid))
+    return np.asarray(after.pdf)
+
+
+def _normalised(density: Array, grid: Array) -> Array:
+    """Finite, not negative, and of integral one."""
+    density = np.maximum(np.nan_to_num(density), 1e-12)
+    return np.asarray(density / np.trapezoid(density, grid, axis=1)[:, None])
+
+
+def main() -> None:
+    """Train and answer; write densities and times after every peer."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--train", type=Path, required=True)
+    parser.add_argument("--test", type=Path, required=True)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--zmax", type=float, required=True)
+    parser.add_argument("--points", type=int, required=True)
+    parser.add_argument("--peers", nargs="+", default=[*PEERS, "Cal-PIT"])
+    options = parser.parse_args()
+    train, test = read_table(options.train), read_table(options.test)
+    grid = np.linspace(0.0, options.zmax, options.points)
+    packages = ("pz-rail-base", "pz-rail-flexzboost", "pz-rail-pzflow", "pz-rail-gpz-v1",
+                "pz-rail-sklearn", "calpit", "xgboost", "qp-prob")  # fmt: skip
+    content: dict[str, Any] = {"grid": grid}
+    content["versions"] = np.array([f"{one} {metadata.version(one)}" for one in packages])
+    answers: dict[str, Array] = {}
+    for name in options.peers:
+        began = time.process_time()
+        try:
+            if name == "Cal-PIT":
+                best = min(answers, key=lambda one: cde_loss(grid, answers[one], test.z))
+                density = recalibrated(PEERS[best], train, test, grid, answers[best])
+            else:
+                density = PEERS[name](train, test, grid)
+        except Exception as error:
+            # A peer that fails is a result.
+            print(f"{name} failed: {type(error).__name__}: {error}", flush=True)
+            content[f"failed_{name}"] = f"{type(error).__name__}: {error}"
+            continue
+        density = _normalised(density, grid)
+        content |= {f"pdf_{name}": density.astype(np.float32)}
+        content |= {f"cpu_{name}": time.process_time() - began}
+        if name == "Cal-PIT":
+            content["under_Cal-PIT"] = best
+        else:
+            answers[name] = density
+        print(f"{name}: {content[f'cpu_{name}']:.0f} s CPU", flush=True)
+        print("  " + describe(grid, density, test.z), flush=True)
+        temporary = options.output.with_name(f".{options.output.name}.{os.getpid()}.npz")
+        np.savez_compressed(temporary, **content)
+        os.replace(temporary, options.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""Answers: from a trained photometry-only model and any galaxies to densities of redshift.
+
+A density is the average of the members', its CDF mapped by the law of the PIT that training found
+out of fold. It depends on the galaxy and the model alone, not on its neighbours in a batch.
+
+Axes: galaxy, band, point (of a grid).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from probmmae.batch import PhotometryTable
+from probmmae.calibration.recalibrate import GlobalRecalibration
+from probmmae.checkpoint import read_folder
+from probmmae.dataset import Dataset
+from probmmae.formats import stream
+from probmmae.formats.opening import checked_path
+from probmmae.formats.tables import column_names
+from probmmae.galaxy import Galaxy
+from probmmae.inference.pit_map import PitMap
+from probmmae.inference.redshifts import tabulate
+from probmmae.photometric.footprint import Footprint
+from probmmae.photometric.network import Features, PhotometricNetwork, features_of, mixture
+from probmmae.photometric.recipe import PhotometricRecipe, parse_photometric
+from probmmae.photometric.sample import Bands
+from probmmae.redshift import RedshiftDensity
+
+KIND = "photometry"
+"""What checkpoint.json calls such a model."""
+
+
+@dataclass(frozen=True)
+class PhotometricModel:
+    """A trained model of photometry alone."""
+
+    recipe: PhotometricRecipe
+    members: tuple[PhotometricNetwork, ...]
+    pit_law: GlobalRecalibration
+    """The law of the PIT out of fold, by which densities are repaired."""
+    typical_errors: tuple[float, ...]
+    """Of the training set, by band, nanomaggies."""
+    footprint: Footprint
+    """Where training galaxies were."""
+
+    @property
+    def bands(self) -> Bands:
+        """What it reads."""
+        config = self.recipe.catalogue
+        return Bands(tuple(config.columns.bands), config.wavelengths)
+
+    def galaxies(self, paths: Sequence[Path]) -> Iterator[Galaxy]:
+        """The galaxies of datasets, and of tables with the columns that it was trained on.
+
+        The column of the redshift may lack.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: A file is damaged, or a column of a band lacks.
+        """
+        trained = self.recipe.catalogue.columns
+        for path in paths:
+            if path.is_dir():
+                yield from Dataset(path)
+                continue
+            there = set(column_names(checked_path(path)))
+            columns = trained
+            if trained.redshift not in there:
+                columns = replace(trained, redshift=None, redshift_error=None)
+            yield from stream(path, format="tables", columns=columns)
+
+    def features(self, table: PhotometryTable) -> Features:
+        """What the members see of fluxes in the model's bands."""
+        return features_of(table, torch.tensor(self.typical_errors))
+
+    def density(self, features: Features) -> RedshiftDensity:
+        """The members' average, before repair."""
+        with torch.no_grad():
+            return mixture([member(features) for member in self.members])
+
+    def tabulate(
+        self, galaxies: Sequence[Galaxy], grid: Any, *, repair: bool = True, **columns: Any
+    ) -> Any:
+        """The `qp` ensemble of galaxies, their quantiles and `unlike_training` beside it.
+
+        Args:
+            galaxies: At least one; what the model does not know of them is not looked at.
+            grid: Redshifts, increasing, shape (point,).
+            repair: Whether the CDF is mapped.
+            **columns: Further columns, one value a galaxy.
+
+        Raises:
+            ValueError: A grid that does not increase from 0 or above.
+        """
+        features = self.features(self.bands.table(galaxies))
+        said = "not repaired: it was not asked for"
+        pit_map = PitMap.identity()
+        if repair:
+            pit_map = self.pit_law.pit_map()
+            said = f"repaired: recalibrated out of fold on {self.pit_law.galaxies} galaxies"
+        rows = len(galaxies)
+        return tabulate(
+            self.density(features), grid,
+            pit_map=PitMap(np.repeat(pit_map.knot_density, rows, axis=0)), repair=[said] * rows,
+            unlike_training=self.footprint.unlike(features), **columns,
+        )  # fmt: skip
+
+
+def load_photometric(folder: Path) -> PhotometricModel:
+    """The model of a checkpoint folder.
+
+    Raises:
+        FileNotFoundError: There is no checkpoint.
+        ValueError: It is damaged, or one of another kind or version.
+    """
+    info, tensors = read_folder(folder)
+    if info.get("kind") != KIND:
+        raise ValueError(
+            f"Expected a model of photometry alone in {folder}; got one of whole galaxies. Load "
+            "it with probmmae.load."
+        )
+    try:
+        recipe = parse_photometric(info["recipe"], str(folder))
+        members = []
+        for number in range(recipe.fit.members):
+            prefix = f"member.{number}."
+            network = PhotometricNetwork(len(recipe.catalogue.columns.bands), recipe.fit)
+            network.load_state_dict(
+                {
+                    name.removeprefix(prefix): part
+                    for name, part in tensors.items()
+                    if name.startswith(prefix)
+                }
+            )
+            members.append(network.requires_grad_(False).eval())
+        return PhotometricModel(
+            recipe,
+            tuple(members),
+            GlobalRecalibration.from_dict(info["repair"]),
+            tuple(info["typical_errors"]),
+            Footprint.from_dict(info["footprint"]),
+        )
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(
+            f"Expected a checkpoint of this version's network in {folder}; got {error!r}. Train "
+            "it anew."
+        ) from error
