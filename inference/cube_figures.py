@@ -65,7 +65,9 @@ def cube_figure(
     height = 2.5 * len(quantities) + 1.5 * len(marked) + 0.4
     figure = Figure(figsize=(2.9 * columns + 0.6, height), layout="constrained", dpi=130)
     upper, lower = (
-        figure.subfigures(2, 1, height_ratios=[2.5 * len(quantities), 1.5 * len(marked)])
+        figure.subfigures(
+            2, 1, squeeze=False, height_ratios=[2.5 * len(quantities), 1.5 * len(marked)]
+        )[:, 0]
         if len(marked)
         else (figure, None)
     )

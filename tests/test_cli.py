@@ -162,6 +162,7 @@ def test_train_then_answer(shards: str, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(
         f"[model]\n{sizes}\n[data]\nworkers = 0\n[training]\nsteps = 2\nbatch = 4\nwarmup = 1\n"
+        "start_blocks = 2\nstart_rounds = 1\nstart_catalogue = 64\n"
     )
     run = tmp_path / "run"
     assert "Trained for 2 steps" in done("train", recipe, "--out", run)

@@ -68,6 +68,7 @@ def quiet_model():
     last = model.redshift_head.layers[-1]
     last.bias[3:6] = torch.tensor([0.1, 0.11, 0.35])
     last.bias[6:] = -5.0
+    model.redshift_head.judge[-1].bias[:2] = -30.0  # no candidates: two modes are wanted
     return model
 
 
