@@ -81,7 +81,7 @@ def gallery(rows: Sequence[Row], *, title: str | None = None) -> Figure:
     axes[-1][2].set_xlabel("observed wavelength (vacuum) [\u00c5]")
     unit = "$10^{-17}$ erg s$^{-1}$ cm$^{-2}$ \u00c5$^{-1}$"
     axes[-1][2].set_ylabel(f"flux density\n[{unit}]", fontsize=8)
-    axes[0][2].legend(fontsize=7, loc="upper right", ncols=5, frameon=False)
+    axes[0][2].legend(fontsize=7, loc="upper right", ncols=5, frameon=True, framealpha=0.8, edgecolor="none")
     if title is not None:
         figure.suptitle(title, fontsize=11)
     return figure
@@ -141,7 +141,10 @@ def draw_spectrum(
         axes.axvspan(start, end, color="#f3ede3", zorder=-5, lw=0)
     if measured is not None:
         at, flux = binned(measured)
-        axes.plot(at, flux, color=MEASURED, lw=0.6, label="measured", zorder=4)
+        width = measured.aperture.diameter
+        same = abs(width / draws.aperture.diameter - 1) < 0.05
+        said = "measured" if same else f"measured, {width:g} arcsec wide"
+        axes.plot(at, flux, color=MEASURED, lw=0.6, label=said, zorder=4)
     axes.fill_between(x, low, high, color=POSTERIOR, alpha=0.22, lw=0, label="90 %")
     axes.fill_between(x, first, third, color=POSTERIOR, alpha=0.45, lw=0, label="50 %")
     for index in range(min(shown, draws.flux.shape[0])):
