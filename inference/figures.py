@@ -81,7 +81,9 @@ def gallery(rows: Sequence[Row], *, title: str | None = None) -> Figure:
     axes[-1][2].set_xlabel("observed wavelength (vacuum) [\u00c5]")
     unit = "$10^{-17}$ erg s$^{-1}$ cm$^{-2}$ \u00c5$^{-1}$"
     axes[-1][2].set_ylabel(f"flux density\n[{unit}]", fontsize=8)
-    axes[0][2].legend(fontsize=7, loc="upper right", ncols=5, frameon=True, framealpha=0.8, edgecolor="none")
+    axes[0][2].legend(
+        fontsize=7, loc="upper right", ncols=5, frameon=True, framealpha=0.8, edgecolor="none"
+    )
     if title is not None:
         figure.suptitle(title, fontsize=11)
     return figure
