@@ -20,7 +20,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from report_set import GRID, REPORT_SEED, Sample, aperture_snr, sample, shown
-from results_file import Figure, at_least, at_most, figure, score_figure, within, write_results
+from results_file import (
+    Figure,
+    at_least,
+    at_most,
+    figure,
+    pit_figure,
+    score_figure,
+    within,
+    write_results,
+)
 from spectrum_job import EVERY, Answers, collect, network_draws, true_features
 
 from probmmae.batch import Batch
@@ -154,16 +163,7 @@ def redshift_figures(model: Model, report: Sample, what: str) -> list[Figure]:
     for when, evidence in zip(WHENS, judged, strict=True):
         goals = when == WHENS[1]
         figures += scalar_figures(evidence, told, goals=goals)
-        limit = evidence.pit.limit
-        figures.append(
-            figure(
-                f"{evidence.name}: PIT KS distance",
-                evidence.pit.distance,
-                n=evidence.pit.n,
-                goal=f"at most {limit:.4f} (99 % band)" if goals else None,
-                met=evidence.pit.passed if goals else None,
-            )
-        )
+        figures.append(pit_figure(evidence.name, evidence.pit, goals=goals))
     return [*figures, lost(label, *judged)]
 
 

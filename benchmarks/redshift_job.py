@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from report_set import Sample, densities, exact_evidence
-from results_file import Figure, at_most, figure, score_figure, within
+from results_file import Figure, at_most, figure, pit_figure, score_figure, within
 
 from probmmae.calibration.evidence import Evidence, density_evidence
 from probmmae.calibration.reference import importance_posterior, residual_draws
@@ -29,16 +29,7 @@ def figures_of(evidence: Evidence, *, goals: bool) -> list[Figure]:
     """Scores, PIT distance and coverage."""
     name = evidence.name
     found = [score_figure(score, name=f"{name}: {score.name}") for score in evidence.scores]
-    limit = evidence.pit.limit
-    found.append(
-        figure(
-            f"{name}: PIT KS distance",
-            evidence.pit.distance,
-            n=evidence.pit.n,
-            goal=f"at most {limit:.4f} (99 % band)" if goals else None,
-            met=evidence.pit.passed if goals else None,
-        )
-    )
+    found.append(pit_figure(name, evidence.pit, goals=goals))
     for result in evidence.coverage:
         goal = "0.88 to 0.92" if goals and result.level == 0.9 else None
         found.append(

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from probmmae.batch import Batch, Spectra
 from probmmae.calibration.evidence import Evidence, quantile_evidence
+from probmmae.inference.redshifts import exact
 from probmmae.instrument import observe
 from probmmae.masking import Task, hide, observe_part
 from probmmae.model import GalaxyModel
@@ -111,16 +112,15 @@ def joined(parts: Sequence[RedshiftDensity]) -> RedshiftDensity:
 @torch.no_grad()
 def exact_evidence(label: str, density: RedshiftDensity, truth: Tensor) -> Evidence:
     """Evidence on exact densities, however narrow; `truth` of shape (galaxy,)."""
-    exact = RedshiftDensity(density.logits.double(), density.loc.double(), density.scale.double())
-    true = truth.double()
+    known, true = exact(density), truth.double()
     level = ((torch.arange(_QUANTILES, dtype=torch.float64) + 0.5) / _QUANTILES)[:, None]
-    quantiles = exact.icdf(level)
+    quantiles = known.icdf(level)
     return quantile_evidence(
         label,
         quantiles.numpy(),
-        density=exact.log_prob(quantiles).exp().numpy(),
-        pit=exact.cdf(true).numpy(),
-        log_density=exact.log_prob(true).numpy(),
+        density=known.log_prob(quantiles).exp().numpy(),
+        pit=known.cdf(true).numpy(),
+        log_density=known.log_prob(true).numpy(),
         truth=true.numpy(),
         generator=np.random.default_rng(0),
     )

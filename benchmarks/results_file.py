@@ -70,6 +70,17 @@ def figure(
     )
 
 
+def pit_figure(name: str, pit: Any, *, goals: bool) -> Figure:
+    """The KS distance of a `PitResult`, with its 99 % band as the goal if so."""
+    return figure(
+        f"{name}: PIT KS distance",
+        pit.distance,
+        n=pit.n,
+        goal=f"at most {pit.limit:.4f} (99 % band)" if goals else None,
+        met=pit.passed if goals else None,
+    )
+
+
 def score_figure(
     score: Any, *, name: str | None = None, goal: str | None = None, met: bool | None = None
 ) -> Figure:

@@ -74,16 +74,26 @@ def rest_wavelength() -> Float[Tensor, " bin"]:
 
 def candidates(spectra: Spectra) -> Candidates:
     """Look for the redshift of galaxies in all of their visible spectra together."""
-    seen = (spectra.ivar > 0).any(-1)
-    galaxies = spectra.flux.shape[0]
-    total = spectra.flux.new_zeros(galaxies, SHIFTS)
-    owner, slot = seen.nonzero(as_tuple=True)
+    shown = (spectra.ivar > 0).any(-1)
+    seen = shown.any(1)
+    total = spectra.flux.new_zeros(int(seen.sum()), SHIFTS)
+    galaxy, slot = shown.nonzero(as_tuple=True)
+    owner = (seen.cumsum(0) - 1)[galaxy]
     with torch.no_grad():
         for start in range(0, len(owner), _ROWS):
-            chosen = (owner[start : start + _ROWS], slot[start : start + _ROWS])
+            rows = slice(start, start + _ROWS)
+            chosen = (galaxy[rows], slot[rows])
             part = spectra.map(lambda table, chosen=chosen: table[chosen][:, None])
-            total = total.index_add(0, chosen[0], log_likelihood(part)[:, 0])
-        return _peaks(total, seen.any(1))
+            total = total.index_add(0, owner[rows], log_likelihood(part)[:, 0])
+        log1p_z, width, evidence = (_placed(part, seen) for part in _peaks(total))
+        return Candidates(log1p_z, width, evidence, seen)
+
+
+def _placed(rows: Tensor, seen: Bool[Tensor, " galaxy"]) -> Tensor:
+    """Rows of the galaxies that show a spectrum, zero for the others."""
+    every = rows.new_zeros(len(seen), *rows.shape[1:])
+    every[seen] = rows
+    return every
 
 
 def log_likelihood(spectra: Spectra) -> Float[Tensor, "galaxy spectrum shift"]:
@@ -122,7 +132,8 @@ def _rebin(spectra: Spectra) -> tuple[Tensor, Tensor]:
     return value / total.clamp(min=1e-12), total / (1 + total * _SOFT**2)
 
 
-def _peaks(curve: Float[Tensor, "galaxy shift"], seen: Bool[Tensor, " galaxy"]) -> Candidates:
+def _peaks(curve: Float[Tensor, "seen shift"]) -> tuple[Tensor, Tensor, Tensor]:
+    """ln(1 + z), widths and features of the highest peaks, leading axes (seen, candidate)."""
     shift = torch.arange(SHIFTS, device=curve.device)
     rows = torch.arange(len(curve), device=curve.device)
     typical = curve.median(-1).values
@@ -153,6 +164,4 @@ def _peaks(curve: Float[Tensor, "galaxy shift"], seen: Bool[Tensor, " galaxy"]) 
             )
         )
         left = left.masked_fill(near, -torch.inf)
-    return Candidates(
-        torch.stack(places, -1), torch.stack(widths, -1), torch.stack(features, 1), seen
-    )
+    return torch.stack(places, -1), torch.stack(widths, -1), torch.stack(features, 1)
