@@ -108,16 +108,20 @@ def fit_stars(
     for trial in best.unique():
         rows = best == trial
         curves = design.curves(float(_STAR_VELOCITIES[trial]))
-        stars[rows] = trials[trial][0][rows] @ curves
-    return velocity, stars
+        stars[rows] = trials[trial][0][rows].float() @ curves
+    return velocity.float(), stars
 
 
 def _continuum(
     curves: Float[Tensor, "curve pixel"], flux: Tensor, weight: Tensor
 ) -> tuple[Float[Tensor, "spectrum curve"], Float[Tensor, " spectrum"]]:
-    """Weights of the curves, and how much they lower chi-square; prior N(0, 1) of each weight."""
+    """Weights of the curves, and how much they lower chi-square; prior N(0, 1) of each weight.
+
+    In double precision: velocities are told by small differences of a large chi-square.
+    """
+    curves, flux, weight = curves.double(), flux.double(), weight.double()
     target = (flux * weight) @ curves.T
-    one = torch.eye(len(curves))
+    one = torch.eye(len(curves), dtype=torch.float64)
     if _alike(weight):
         root = torch.linalg.cholesky((curves * weight[0]) @ curves.T + one)
         solved = torch.cholesky_solve(target.T, root).T

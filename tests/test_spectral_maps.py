@@ -75,7 +75,7 @@ def test_leading_axes_and_chunks_do_not_matter(known):
     parts = measure(cube.flux, chunk=5)
     assert whole.value.shape == (len(QUANTITIES), 8, 8)
     flat = whole.value.reshape(parts.value.shape)
-    assert np.allclose(flat, parts.value, rtol=1e-3, atol=0.05, equal_nan=True)
+    assert np.allclose(flat, parts.value, rtol=1e-3, atol=0.02, equal_nan=True)
 
 
 def test_d4000_is_that_of_the_features(known):
