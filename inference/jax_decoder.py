@@ -22,8 +22,8 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from probmmae.batch import Spectra
-from probmmae.decoders import _KNOT_RANGE, _KNOTS, _LINE_FLOOR, _MODES
-from probmmae.instrument import _RUNGS, SPEED_OF_LIGHT, _ladder, pixel_widths
+from probmmae.decoders import KNOT_RANGE, KNOTS, LINE_FLOOR, MODES
+from probmmae.instrument import RUNGS, SPEED_OF_LIGHT, blurred, pixel_widths
 from probmmae.latent import LEVEL, Field
 from probmmae.model import GalaxyModel
 from probmmae.redshift import RedshiftDensity
@@ -165,7 +165,7 @@ def decoder_arrays(network: GalaxyModel) -> DecoderArrays:
         biases=tuple(_array(layer.bias) for layer in layers),
         log_intrinsic=_array(decoder.log_intrinsic),
         log_calibration=_array(decoder.log_calibration),
-        ladder=_array(_ladder(templates).to(like).transpose(1, 2)),
+        ladder=_array(blurred(templates).to(like).transpose(1, 2)),
         wave=_array(templates.wavelength.to(like)),
         line=_array(templates.line_wavelength.to(like)),
         step=templates.step,
@@ -231,7 +231,7 @@ def light(
     level = jnp.exp(jnp.clip(u[0] - LEVEL, -12, 8)) * scale * SPECTRAL_UNIT
     return RestArrays(
         continuum=shape * level,
-        lines=jnp.maximum(jnp.exp(jnp.clip(strength, -8, 9)) - _LINE_FLOOR, 0) * level,
+        lines=jnp.maximum(jnp.exp(jnp.clip(strength, -8, 9)) - LINE_FLOOR, 0) * level,
         velocity=rest[0] * 100,
         sigma_star=100 * jnp.exp(jnp.clip(rest[1], -3, 2)),
         sigma_gas=100 * jnp.exp(jnp.clip(rest[2], -3, 2)),
@@ -250,14 +250,14 @@ def _continuum(
     decoder: DecoderArrays, rest: RestArrays, shift: Array, pixels: PixelArrays
 ) -> Array:
     rungs, waves, basis = decoder.ladder.shape
-    squares = jnp.asarray(_RUNGS, pixels.sigma.dtype) ** 2
+    squares = jnp.asarray(RUNGS, pixels.sigma.dtype) ** 2
     instrument = pixels.sigma**2 + jnp.minimum(pixels.width, 1e3) ** 2 / 12
     needed = jnp.clip(
         (SPEED_OF_LIGHT / pixels.wavelength) ** 2 * instrument
         + rest.sigma_star**2
         - decoder.template_sigma**2,
         0.0,
-        _RUNGS[-1] ** 2 - 1,
+        RUNGS[-1] ** 2 - 1,
     )
     rung = jnp.clip(
         jnp.searchsorted(squares, needed, side="right", method="compare_all") - 1, 0, rungs - 2
@@ -306,16 +306,16 @@ def uncertainty(
     wavelength: Float[Array, " pixel"],
 ) -> tuple[Float[Array, " pixel"], Float[Array, "pixel mode"]]:
     """Intrinsic variance per pixel, and the flux-calibration factors."""
-    first, last = math.log(_KNOT_RANGE[0]), math.log(_KNOT_RANGE[1])
+    first, last = math.log(KNOT_RANGE[0]), math.log(KNOT_RANGE[1])
     rest = jnp.log(wavelength) - jnp.log1p(z)
-    place = jnp.clip((rest - first) / (last - first) * (_KNOTS - 1), 0, _KNOTS - 1.001)
+    place = jnp.clip((rest - first) / (last - first) * (KNOTS - 1), 0, KNOTS - 1.001)
     left = jnp.floor(place)
     index = left.astype(int)
     before, after = decoder.log_intrinsic[index], decoder.log_intrinsic[index + 1]
     own = jnp.exp(before + (place - left) * (after - before))
     low, high = math.log(3600.0), math.log(10400.0)
     x = jnp.clip((jnp.log(wavelength) - low) / (high - low) * 2 - 1, -1.5, 1.5)
-    modes = jnp.stack([jnp.ones_like(x), x, 2 * x**2 - 1], axis=-1)[:, :_MODES]
+    modes = jnp.stack([jnp.ones_like(x), x, 2 * x**2 - 1], axis=-1)[:, :MODES]
     factor = mean[:, None] * modes * jnp.exp(decoder.log_calibration)
     return (jnp.maximum(own, 1e-3) * mean) ** 2, factor
 

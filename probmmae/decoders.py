@@ -17,22 +17,18 @@ from torch import Tensor, nn
 
 from probmmae.encoder import Block, Context, fourier
 from probmmae.instrument import RestSpectrum
+from probmmae.continuum import continuum_level
 from probmmae.latent import LEVEL
 from probmmae.templates import Templates
 from probmmae.tokens import PATCH, SPECTRAL_UNIT
 
-_KNOTS = 64
-_KNOT_RANGE = (2000.0, 10900.0)
-_MODES = 3
-_LINE_FLOOR = 0.02
+KNOTS = 64
+KNOT_RANGE = (2000.0, 10900.0)
+"""Angstrom, rest frame: between which the intrinsic uncertainty has its knots."""
+MODES = 3
+"""Of an error of flux calibration."""
+LINE_FLOOR = 0.02
 """Angstrom: line strengths are logarithmic above this equivalent width, linear below."""
-
-
-def continuum_level(templates: Templates) -> Float[Tensor, " basis"]:
-    """Mean of each continuum curve between 4500 and 6500 Angstrom rest."""
-    wavelength = templates.wavelength
-    inside = (wavelength > 4500) & (wavelength < 6500)
-    return templates.continuum[:, inside].mean(1)
 
 
 def to_physical(
@@ -44,7 +40,7 @@ def to_physical(
         [
             torch.log(level / (scale * SPECTRAL_UNIT))[..., None],
             rest.continuum / level[..., None],
-            torch.log(rest.lines.clamp(min=0) / level[..., None] + _LINE_FLOOR),
+            torch.log(rest.lines.clamp(min=0) / level[..., None] + LINE_FLOOR),
             rest.velocity[..., None] / 100,
             torch.log(rest.sigma_star / 100)[..., None],
             torch.log(rest.sigma_gas / 100)[..., None],
@@ -64,7 +60,7 @@ def from_physical(
     level = torch.exp(log_level.clamp(-12, 8)) * scale[..., None] * SPECTRAL_UNIT
     return RestSpectrum(
         continuum=shape * level,
-        lines=(torch.exp(strength.clamp(-8, 9)) - _LINE_FLOOR).clamp(min=0) * level,
+        lines=(torch.exp(strength.clamp(-8, 9)) - LINE_FLOOR).clamp(min=0) * level,
         velocity=velocity[..., 0] * 100,
         sigma_star=100 * torch.exp(star[..., 0].clamp(-3, 2)),
         sigma_gas=100 * torch.exp(gas[..., 0].clamp(-3, 2)),
@@ -82,9 +78,9 @@ def calibration_modes(
 
 def knot_place(z: Float[Tensor, "*rows"], wavelength: Float[Tensor, "*rows pixel"]) -> Tensor:
     """Where observed pixels lie among the rest-frame knots, 0 the first; shape of `wavelength`."""
-    low, high = math.log(_KNOT_RANGE[0]), math.log(_KNOT_RANGE[1])
+    low, high = math.log(KNOT_RANGE[0]), math.log(KNOT_RANGE[1])
     rest = torch.log(wavelength) - torch.log1p(z)[..., None]
-    return (rest - low) / (high - low) * (_KNOTS - 1)
+    return (rest - low) / (high - low) * (KNOTS - 1)
 
 
 class SpectrumDecoder(nn.Module):
@@ -105,8 +101,8 @@ class SpectrumDecoder(nn.Module):
             nn.Linear(latent - 1, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(),
             nn.Linear(hidden, relative),
         )  # fmt: skip
-        self.log_intrinsic = nn.Parameter(torch.full((_KNOTS,), math.log(0.01)))
-        self.log_calibration = nn.Parameter(torch.full((_MODES,), math.log(0.005)))
+        self.log_intrinsic = nn.Parameter(torch.full((KNOTS,), math.log(0.01)))
+        self.log_calibration = nn.Parameter(torch.full((MODES,), math.log(0.005)))
 
     def standard(self, code: Float[Tensor, "*rows code"]) -> Float[Tensor, "*rows relative"]:
         """Standardised numbers relative to the level, from u without its level."""
@@ -126,7 +122,7 @@ class SpectrumDecoder(nn.Module):
         self, mean: Float[Tensor, "*rows pixel"], z: Float[Tensor, "*rows"], wavelength: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Intrinsic variance per pixel, and the flux-calibration factors (last axis mode)."""
-        own = self.at_rest(self.log_intrinsic.expand(*z.shape, _KNOTS), z, wavelength)
+        own = self.at_rest(self.log_intrinsic.expand(*z.shape, KNOTS), z, wavelength)
         variance = (torch.exp(own).clamp(min=1e-3) * mean) ** 2
         modes = calibration_modes(wavelength)
         return variance, mean[..., None] * modes * torch.exp(self.log_calibration)
@@ -136,7 +132,7 @@ class SpectrumDecoder(nn.Module):
         knots: Float[Tensor, "*rows knot"], z: Float[Tensor, "*rows"], wavelength: Tensor
     ) -> Tensor:
         """Values at rest-frame knots interpolated to observed pixels, shape of `wavelength`."""
-        place = knot_place(z, wavelength).clamp(0, _KNOTS - 1.001)
+        place = knot_place(z, wavelength).clamp(0, KNOTS - 1.001)
         left = place.floor()
         index = left.long()
         return torch.lerp(knots.gather(-1, index), knots.gather(-1, index + 1), place - left)
@@ -147,7 +143,7 @@ class PixelScale(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.layer = nn.Linear(width, _KNOTS)
+        self.layer = nn.Linear(width, KNOTS)
         nn.init.zeros_(self.layer.weight)
         nn.init.constant_(self.layer.bias, math.log(0.3))
 

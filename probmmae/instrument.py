@@ -26,10 +26,11 @@ from probmmae.templates import Templates
 SPEED_OF_LIGHT = 299792.458
 """km/s."""
 
-_RUNGS = (
+RUNGS = (
     *(0.0, 50.0, 100.0, 160.0, 250.0, 350.0, 450.0, 560.0, 700.0, 900.0),
     *(1200.0, 1600.0, 2200.0, 3200.0, 6400.0),
 )
+"""km/s: the widths to which the templates' curves are blurred."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class RestSpectrum(Rows):
 
 
 @lru_cache(maxsize=4)
-def _ladder(templates: Templates) -> Float[Tensor, "rung basis wave"]:
+def blurred(templates: Templates) -> Float[Tensor, "rung basis wave"]:
     """The templates' curves blurred to each rung (km/s), by FFT on the ln-wavelength grid."""
     curves = templates.continuum
     pad = 512
@@ -62,7 +63,7 @@ def _ladder(templates: Templates) -> Float[Tensor, "rung basis wave"]:
         torch.fft.irfft(
             spectrum * torch.exp(-0.5 * (frequency * rung / step) ** 2), n=padded.shape[1]
         )[:, pad:-pad]
-        for rung in _RUNGS
+        for rung in RUNGS
     ]
     return torch.stack(rungs).to(curves.dtype)
 
@@ -126,7 +127,7 @@ def _continuum(
     sigma: Tensor,
     widths: Tensor,
 ) -> Tensor:
-    ladder = _ladder(templates)
+    ladder = blurred(templates)
     waves = ladder.shape[-1]
     # Width still to be added at each pixel, km/s squared: instrument, pixel and stars less what
     # the templates already carry.
@@ -135,10 +136,10 @@ def _continuum(
         (per_angstrom**2) * (sigma**2 + widths.clamp(max=1e3) ** 2 / 12)
         + rest.sigma_star[:, None] ** 2
         - templates.template_sigma**2
-    ).clamp(0.0, _RUNGS[-1] ** 2 - 1)
-    squares = torch.tensor(_RUNGS, dtype=needed.dtype, device=needed.device) ** 2
+    ).clamp(0.0, RUNGS[-1] ** 2 - 1)
+    squares = torch.tensor(RUNGS, dtype=needed.dtype, device=needed.device) ** 2
     with torch.no_grad():
-        top = int(torch.searchsorted(squares, needed.max()).clamp(1, len(_RUNGS) - 1))
+        top = int(torch.searchsorted(squares, needed.max()).clamp(1, len(RUNGS) - 1))
         rung = (torch.searchsorted(squares, needed.contiguous(), right=True) - 1).clamp(0, top - 1)
     upper = (needed - squares[rung]) / (squares[rung + 1] - squares[rung])
     curves = torch.einsum("rb,lbw->rlw", rest.continuum, ladder[: top + 1].to(rest.continuum))
