@@ -14,6 +14,8 @@ from results_file import RESULTS, commit
 
 from probmmae import checkpoint
 from probmmae.config import parse_recipe
+from probmmae.footprint import Footprint
+from probmmae.sources import footprint
 
 CARD = """# Model card: the shipped checkpoint
 
@@ -22,6 +24,7 @@ CARD = """# Model card: the shipped checkpoint
 | what | the generative model of `probmmae/model.py`, likelihood "{likelihood}" |
 | numbers | {parameters:,}, half precision |
 {stages}
+| positions | {positions} |
 | scatter | measured on seed 2 (`benchmarks/leftover.py`): {scatter} |
 | data | `probmmae/simulator`, {spectra} scattered apertures a galaxy, no galaxy twice |
 | made by | `make train-shipped` (recipes `shipped_first`, `shipped_second`, `shipped`) |
@@ -58,11 +61,14 @@ def main() -> None:
         network = checkpoint.load_model(options.run)
         scatter = settle(network)
         averaged = {f"model.{name}": part for name, part in network.state_dict().items()}
+        before = stages(options.run)
+        seen = where_it_looked(before)
         extra = {
             "commit": commit(),
             "trained_with": stored.info["versions"],
-            "stages": stages(options.run),
+            "stages": before,
             "scatter": scatter,
+            "footprint": None if seen is None else seen.to_dict(),
         }
         checkpoint.write(
             checkpoint.SHIPPED, checkpoint.half(averaged), stored.recipe, stored.step, extra
@@ -76,6 +82,15 @@ def stages(run: Path) -> list[dict[str, Any]]:
     earlier = stored.recipe.training.start_from
     own = {"step": stored.step, "recipe": stored.recipe.to_dict()}
     return [*(stages(Path(earlier)) if earlier else []), own]
+
+
+def where_it_looked(before: list[dict[str, Any]]) -> Footprint | None:
+    """Where on galaxies the apertures of all stages lay, by the law that scattered them."""
+    seen: Footprint | None = None
+    for number, stage in enumerate(before, 1):
+        own = footprint(parse_recipe(stage["recipe"], f"stage {number}"))
+        seen = seen if own is None else own.joined(seen)
+    return seen
 
 
 def told(number: int, stage: dict[str, Any]) -> str:
@@ -111,6 +126,7 @@ def write_card() -> None:
         parameters=sum(part.numel() for part in stored.tensors.values()),
         stages="\n".join(told(number, stage) for number, stage in enumerate(info["stages"], 1)),
         scatter=", ".join(f"{name} {part:.2%}" for name, part in info["scatter"].items()),
+        positions="not recorded" if stored.footprint is None else stored.footprint.describe(),
         spectra=max(stage["recipe"]["data"]["spectra"] for stage in info["stages"]),
         commit=info.get("commit", "unknown"),
         versions=", ".join(f"{name} {number}" for name, number in info["versions"].items()),

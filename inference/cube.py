@@ -23,10 +23,12 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
+from probmmae.footprint import Footprint, half_light_radius
 from probmmae.galaxy import FWHM_PER_SIGMA, Galaxy
-from probmmae.inference.amortized import Draws, spectra_at
+from probmmae.inference.amortized import Draws, light_at, spectra_at
 from probmmae.inference.grids import resolving_power, wavelength_grid
 from probmmae.inference.repair import REFERENCE, REFERENCE_RESOLUTION
+from probmmae.inference.shared_grid import SharedGrid
 from probmmae.instrument import covered
 from probmmae.spaxels import Spaxels
 from probmmae.spectral_maps import QUANTITIES, Measure
@@ -69,9 +71,23 @@ class Cube:
     draws: Float[np.ndarray, "kept spaxel wavelength"]
     """The first draws, whole."""
     extrapolated: Bool[np.ndarray, " spaxel"]
-    """No image was seen there, and no spectrum."""
+    """No image was seen there, and no spectrum; or no aperture of training lay so far out."""
+    footprint: Footprint | None
+    """Where on galaxies the apertures of training lay; None where it is not recorded."""
     repair: str
     """What was done to redshift and spectra, in words."""
+
+    @property
+    def jointly(self) -> str:
+        """What can be said of how positions vary together, in words."""
+        if self.footprint is None:
+            return (
+                "joint calibration is not claimed: where the apertures of training lay is not "
+                "recorded"
+            )
+        if not self.footprint.joint:
+            return "joint calibration is not claimed: the model has not seen two positions"
+        return "the model has seen two or more positions of a galaxy"
 
     def map(self, name: str) -> Float[np.ndarray, "draw spaxel"]:
         """A quantity of `QUANTITIES` in every draw.
@@ -142,17 +158,30 @@ def cube(
         measure = Measure(grid, sigma, z=float(one.z[0, 0]))
         for where, flux in _blocks(posterior, one, spaxels, grid, sigma):
             maps[:, index : index + 1, where] = measure(flux).value
-    extrapolated = unseen(posterior.galaxy, spaxels)
-    if extrapolated.any():
-        warnings.warn(
-            f"{int(extrapolated.sum())} of {len(spaxels)} spaxels lie where galaxy "
-            f"{posterior.galaxy.id!r} has neither image nor spectrum: they are extrapolated.",
-            stacklevel=2,
-        )
     return Cube(
         posterior.galaxy, spaxels, grid, sigma, drawn.z[0].double().numpy(), mean, std,
-        tuple(levels), quantiles, maps, kept, extrapolated, posterior.repair.said,
+        tuple(levels), quantiles, maps, kept, _extrapolated(posterior, spaxels),
+        posterior.footprint, posterior.repair.said,
     )  # fmt: skip
+
+
+def _extrapolated(posterior: "Posterior", spaxels: Spaxels) -> Bool[np.ndarray, " spaxel"]:
+    """Spaxels where nothing was seen, or so far out that nothing was learned; warns of them."""
+    galaxy, known = posterior.galaxy, posterior.footprint
+    blind = unseen(galaxy, spaxels)
+    far = np.zeros_like(blind)
+    if known is not None:
+        far = known.beyond(spaxels.aperture, half_light_radius(galaxy))
+    for marked, why in (
+        (blind, f"where galaxy {galaxy.id!r} has neither image nor spectrum"),
+        (far, f"further out than the model has learned ({known and known.describe()})"),
+    ):
+        if marked.any():
+            warnings.warn(
+                f"{int(marked.sum())} of {len(spaxels)} spaxels lie {why}: they are extrapolated.",
+                stacklevel=3,
+            )
+    return blind | far
 
 
 def unseen(galaxy: Galaxy, spaxels: Spaxels) -> Bool[np.ndarray, " spaxel"]:
@@ -199,14 +228,17 @@ def _blocks(
     stretch = posterior.repair.spectrum
     # A repair stretches deviations from the mean of all draws, whatever the number asked for.
     decoded = draws if stretch is None else posterior.draws
+    decode = _Decode(posterior, decoded, grid, sigma)
+    if stretch is not None:
+        width = np.full_like(REFERENCE, REFERENCE / REFERENCE_RESOLUTION / FWHM_PER_SIGMA)
+        decode_reference = _Decode(posterior, decoded, REFERENCE, width)
     step = max(1, _BLOCK // (decoded.z.shape[1] * len(grid)))
     for first in range(0, len(spaxels), step):
         where = slice(first, min(first + step, len(spaxels)))
         aperture = spaxels.aperture[where]
-        flux = _decoded(posterior, decoded, aperture, grid, sigma)
+        flux = decode(aperture)
         if stretch is not None:
-            width = REFERENCE / REFERENCE_RESOLUTION / FWHM_PER_SIGMA
-            reference = _decoded(posterior, decoded, aperture, REFERENCE, width)
+            reference = decode_reference(aperture)
             rest = grid / (1 + float(draws.z[0, 0]))
             for spaxel in range(flux.shape[1]):
                 flux[:, spaxel] = stretch.apply(
@@ -218,35 +250,62 @@ def _blocks(
         yield where, flux
 
 
-def _decoded(
-    posterior: "Posterior",
-    draws: Draws,
-    aperture: Float[np.ndarray, "spaxel 4"],
-    grid: Float[np.ndarray, " wavelength"],
-    sigma: Float[np.ndarray, " wavelength"],
-) -> Float[np.ndarray, "draw spaxel wavelength"]:
-    """Flux through apertures as the network answers, some draws at a time.
+class _Decode:
+    """Flux through apertures as the network answers; NaN beyond the templates."""
 
-    NaN beyond the templates.
-    """
-    flux = np.empty((draws.z.shape[1], len(aperture), len(grid)), np.float32)
-    rows = max(1, _PIXELS // (len(grid) * len(aperture)))
-    network = posterior.network
-    pixel, width = (
-        torch.tensor(part, dtype=torch.float32).expand(1, len(aperture), -1)
-        for part in (grid, sigma)
-    )
-    place = torch.tensor(aperture, dtype=torch.float32)[None]
-    for start in range(0, len(flux), rows):
-        some = slice(start, min(start + rows, len(flux)))
-        part = draws.map(lambda each, some=some: each[:, some])
+    def __init__(
+        self, posterior: "Posterior", draws: Draws, grid: np.ndarray, sigma: np.ndarray
+    ) -> None:
+        self.posterior, self.draws = posterior, draws
+        self.pixel, self.width = (
+            torch.tensor(part, dtype=torch.float32)[None] for part in (grid, sigma)
+        )
+        network = posterior.network
         with torch.no_grad():
-            found = spectra_at(
-                network, posterior.context, posterior.observed, part, place, pixel, width
+            every = self.pixel.expand(draws.z.shape[1], -1)
+            self.inside = covered(network.templates, draws.z[0], every).numpy()
+        self.shared: list[SharedGrid] = []
+        if network.config.likelihood == "field":
+            redshifts = draws.z[0].tolist()
+            made = {z: SharedGrid(network, z, grid, sigma) for z in dict.fromkeys(redshifts)}
+            if all(one.uniform for one in made.values()):
+                self.shared = [made[z] for z in redshifts]
+
+    @torch.no_grad()
+    def __call__(
+        self, aperture: Float[np.ndarray, "spaxel 4"]
+    ) -> Float[np.ndarray, "draw spaxel wavelength"]:
+        place = torch.tensor(aperture, dtype=torch.float32)[None]
+        flux = self._shared(place) if self.shared else self._one_by_one(place)
+        if not self.inside.all():
+            flux = np.where(self.inside[:, None], flux, np.float32(np.nan))
+        return flux
+
+    def _shared(self, place: torch.Tensor) -> np.ndarray:
+        own = self.posterior
+        light = light_at(own.network, own.context, own.observed, self.draws, place)
+        light = light.map(lambda part: part[0])
+        seed, position = self.draws.seed[0], place[0, :, :2]
+        if self.shared[0] is self.shared[-1]:
+            return self.shared[0].flux(light, seed, position)
+        parts = [
+            one.flux(light.map(lambda part, k=k: part[k : k + 1]), seed[k : k + 1], position)
+            for k, one in enumerate(self.shared)
+        ]
+        return np.concatenate(parts)
+
+    def _one_by_one(self, place: torch.Tensor) -> np.ndarray:
+        own, (spaxels, pixels) = self.posterior, (place.shape[1], self.pixel.shape[1])
+        flux = np.empty((self.draws.z.shape[1], spaxels, pixels), np.float32)
+        rows = max(1, _PIXELS // (pixels * spaxels))
+        grid, width = (part.expand(1, spaxels, -1) for part in (self.pixel, self.width))
+        for start in range(0, len(flux), rows):
+            some = slice(start, min(start + rows, len(flux)))
+            part = self.draws.map(lambda each, some=some: each[:, some])
+            flux[some] = spectra_at(
+                own.network, own.context, own.observed, part, place, grid, width
             )[0]
-            inside = covered(network.templates, part.z[0], pixel[0, :1].expand(len(found), -1))
-            flux[some] = torch.where(inside[:, None], found, torch.nan).numpy()
-    return flux
+        return flux
 
 
 def _statistics(

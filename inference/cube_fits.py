@@ -1,7 +1,8 @@
 """Cubes on disk: FITS laid out as MaNGA's LOGCUBE files, with what the draws say beside it.
 
     FLUX, IVAR         mean of the draws, and 1 / their variance
-    MASK               bits: 0 no spaxel, 10 do not use, 20 extrapolated
+    MASK               bits: 0 no spaxel, 10 do not use, 20 extrapolated: nothing was observed
+                       there, or no aperture of training lay so far out
     WAVE, SPECRES      vacuum Angstrom; R = wavelength / FWHM
     LSFPOST            Gaussian width of the line-spread function, Angstrom
     FLUX_Q05 ...       quantiles of each pixel by itself
@@ -159,6 +160,14 @@ def _primary(cube: Cube, grid: Grid) -> fits.Header:
     for band in "GRIZ":
         said[f"{band}FWHM"] = (grid.psf_fwhm, "FWHM of the point-spread function (arcsec)")
     said["COMMENT"] = "FLUX is the mean of noise-free draws, IVAR their spread: no noise of data."
+    said["JOINT"] = (bool(cube.footprint and cube.footprint.joint), "seen two positions a galaxy")
+    said["NEXTRAP"] = (int(cube.extrapolated.sum()), "spaxels marked as extrapolated")
+    if cube.footprint is not None:
+        said["APREACH"] = (cube.footprint.arcsec, "arcsec: training apertures lay within")
+        if cube.footprint.radii is not None:
+            said["APREACHR"] = (cube.footprint.radii, "the same in half-light radii")
+        said["APNUM"] = (cube.footprint.positions, "training apertures a galaxy, at most")
+    said["COMMENT"] = f"Positions: {cube.jointly}."
     said["COMMENT"] = f"Recalibration: {cube.repair}"
     said["COMMENT"] = "Errors of neighbours are shared: sum MAPS_DRAWS, not IVAR."
     return said

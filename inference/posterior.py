@@ -22,6 +22,7 @@ from probmmae.bands import effective_wavelength
 from probmmae.batch import Batch
 from probmmae.collate import collate
 from probmmae.encoder import Context
+from probmmae.footprint import Footprint
 from probmmae.galaxy import FWHM_PER_SIGMA, Aperture, BandImage, Galaxy
 from probmmae.inference.amortized import Draws, draw, spectra_at
 from probmmae.inference.draws import FLUX_UNIT, ImageDraws, SpectrumDraws
@@ -81,6 +82,8 @@ class Posterior:
     """What is done to it and to spectra."""
     bands: tuple[str, ...]
     """Names of the image bands of `observed`, in order."""
+    footprint: Footprint | None
+    """Where on galaxies the apertures lay that the model was trained on, if it is recorded."""
 
     @property
     def redshift(self) -> RedshiftPosterior:
@@ -284,9 +287,15 @@ FLUX_ATTRIBUTES = {"units": "1e-17 erg/s/cm2/Angstrom", "long_name": "noise-free
 class Model:
     """A trained model: give it a galaxy, get its posterior."""
 
-    def __init__(self, network: GalaxyModel, repair: Repair | None = None) -> None:
+    def __init__(
+        self,
+        network: GalaxyModel,
+        repair: Repair | None = None,
+        footprint: Footprint | None = None,
+    ) -> None:
         self.network = network
         self.repair = repair
+        self.footprint = footprint
 
     @overload
     def condition(
@@ -364,7 +373,15 @@ class Model:
                 names = tuple(image.band for image in one.images if _among(image, kept))
                 posteriors.append(
                     Posterior(
-                        self.network, one, batch.take(row), part, drawn, own, applied[index], names
+                        network=self.network,
+                        galaxy=one,
+                        observed=batch.take(row),
+                        context=part,
+                        draws=drawn,
+                        density=own,
+                        repair=applied[index],
+                        bands=names,
+                        footprint=self.footprint,
                     )
                 )
         return posteriors[0] if isinstance(galaxy, Galaxy) else posteriors
@@ -438,10 +455,11 @@ def load(path: str | Path | None = None) -> Model:
         ValueError: It or its repair is damaged, of another version of the network, or the repair
             of other weights.
     """
-    from probmmae.checkpoint import SHIPPED, load_model
+    from probmmae.checkpoint import SHIPPED, load_model, read_footprint
 
+    folder = SHIPPED if path is None else Path(path)
     try:
-        return Model(load_model(path), read_repair(SHIPPED if path is None else Path(path)))
+        return Model(load_model(path), read_repair(folder), read_footprint(folder))
     except RuntimeError as error:
         raise ValueError(
             f"Expected a checkpoint of this version's network; got {path or 'the shipped one'}, "

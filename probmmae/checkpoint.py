@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from probmmae.config import Recipe, parse_recipe
+from probmmae.footprint import Footprint
 from probmmae.model import GalaxyModel
 
 TEMPLATES = Path(__file__).parent / "data" / "templates.npz"
@@ -38,6 +39,8 @@ class Stored:
     tensors: dict[str, Tensor]
     info: dict[str, Any]
     """The whole of checkpoint.json."""
+    footprint: Footprint | None
+    """Where on galaxies the apertures of training lay, where it is recorded."""
 
 
 def versions() -> dict[str, str]:
@@ -121,7 +124,22 @@ def read(folder: Path) -> Stored:
             f"Expected the template basis that {folder} was trained with (SHA-256 "
             f"{info['templates']}); this package carries {basis}. Use the version that trained it."
         )
-    return Stored(recipe=recipe, step=step, tensors=tensors, info=info)
+    seen = Footprint.from_dict(info.get("footprint"))
+    return Stored(recipe=recipe, step=step, tensors=tensors, info=info, footprint=seen)
+
+
+def read_footprint(folder: Path) -> Footprint | None:
+    """Where on galaxies the apertures lay that a model was trained on; None where not recorded.
+
+    Raises:
+        FileNotFoundError: The folder holds no checkpoint.
+        ValueError: Its JSON is damaged.
+    """
+    index = folder / "checkpoint.json"
+    try:
+        return Footprint.from_dict(json.loads(index.read_text()).get("footprint"))
+    except (json.JSONDecodeError, AttributeError) as error:
+        raise _damaged(folder, error) from error
 
 
 def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -115,7 +115,7 @@ def observe(
     wavelength, sigma = wavelength.reshape(rows, pixels), sigma.reshape(rows, pixels)
     widths = pixel_widths(wavelength)
     flux = _continuum(templates, flat, shift, wavelength, sigma, widths)
-    flux = _add_lines(templates, flat, shift, wavelength, sigma, widths, flux)
+    flux = add_lines(templates, flat, shift, wavelength, sigma, widths, flux)
     return flux.reshape(*leading, pixels)
 
 
@@ -155,7 +155,7 @@ def _continuum(
     return torch.lerp(low, high, upper)
 
 
-def _add_lines(
+def add_lines(
     templates: Templates,
     rest: RestSpectrum,
     shift: Tensor,
@@ -164,6 +164,7 @@ def _add_lines(
     widths: Tensor,
     flux: Tensor,
 ) -> Tensor:
+    """Lines on top of a continuum; rows are flat, and `shift` is (1 + z) (1 + v/c) of each."""
     pixels = wavelength.shape[-1]
     centre = templates.line_wavelength.to(wavelength) * shift[:, None]
     with torch.no_grad():

@@ -12,9 +12,13 @@ from probmmae.collate import collate
 from probmmae.config import Recipe
 from probmmae.dataset import Dataset
 from probmmae.feed import Block
+from probmmae.footprint import Footprint, measured
 from probmmae.galaxy import Galaxy
 from probmmae.simulator.stream import simulate_block, simulate_catalogue
-from probmmae.simulator.survey import SurveySettings
+from probmmae.simulator.survey import EXTENT, SurveySettings
+
+_LOOKED_AT = 1024
+"""Galaxies of a dataset whose apertures stand for all."""
 
 
 @dataclass(frozen=True)
@@ -97,3 +101,15 @@ def block_maker(recipe: Recipe, rank: int = 0, world: int = 1) -> Callable[[int]
     if data.shards is not None:
         return Stored(Path(data.shards), training.seed, training.batch, rank, world)
     return Simulated(training.seed, training.batch, data.spectra, data.catalogue, rank, world)
+
+
+def footprint(recipe: Recipe) -> Footprint | None:
+    """Where on galaxies the apertures lie that a recipe trains on; None where it has none.
+
+    Of the simulator it is the law that scatters them; of a dataset the first galaxies tell.
+    """
+    if recipe.data.shards is not None:
+        galaxies = Dataset(Path(recipe.data.shards)).galaxies("train", seed=0)
+        return measured(islice(galaxies, _LOOKED_AT))
+    reach = SurveySettings().reach
+    return Footprint(reach * EXTENT[1], reach, recipe.data.spectra)

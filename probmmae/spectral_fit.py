@@ -57,6 +57,9 @@ class Design:
         self.stars = torch.nonzero(far & (own > _FITTED[0]) & (own < _FITTED[1]))[:, 0]
         near = (own[:, None] / self.centre - 1).abs() < _WINDOW / SPEED_OF_LIGHT
         self.gas = torch.nonzero(near.any(1))[:, 0]
+        # Of every pixel of the gas and every line: how far apart, and half the pixel, Angstrom.
+        self.away = (grid[self.gas, None] - self.centre * (1 + z)).float()
+        self.half = (pixel_widths(grid)[self.gas, None] / 2).float()
         reach = NEAR_LINE / SPEED_OF_LIGHT
         self.held = (self.centre * (1 - reach) > own[0]) & (self.centre * (1 + reach) < own[-1])
 
@@ -80,25 +83,26 @@ class Design:
         self, velocity: Float[Tensor, " spectrum"], width: Float[Tensor, " spectrum"]
     ) -> Float[Tensor, "spectrum pixel line"]:
         """Unit lines on the pixels of the gas."""
-        grid, across = self.grid[self.gas], pixel_widths(self.grid)[self.gas]
-        centre = self.centre * (1 + self.z) * (1 + velocity[:, None].double() / SPEED_OF_LIGHT)
-        middle = torch.searchsorted(self.grid, centre).clamp(max=len(self.grid) - 1)
-        own = (width[:, None].double() / SPEED_OF_LIGHT * centre) ** 2
-        scale = torch.sqrt(2 * (own + self.sigma[middle] ** 2))[:, None]
-        away = grid[:, None] - centre[:, None]
-        half = across[:, None] / 2
-        ends = ((away + half) / scale).float(), ((away - half) / scale).float()
-        share = torch.erf(ends[0]) - torch.erf(ends[1])
-        return share * (0.5 / across[:, None] * self.held).float()
+        still = self.centre * (1 + self.z)
+        moved = velocity[:, None].double() / SPEED_OF_LIGHT * still
+        middle = torch.searchsorted(self.grid, still + moved).clamp(max=len(self.grid) - 1)
+        own = (width[:, None].double() / SPEED_OF_LIGHT * (still + moved)) ** 2
+        scale = torch.rsqrt(2 * (own + self.sigma[middle] ** 2)).float()[:, None]
+        away = self.away - moved.float()[:, None]
+        share = torch.erf((away + self.half) * scale) - torch.erf((away - self.half) * scale)
+        return share * (0.25 / self.half * self.held)
 
 
 def fit_stars(
     design: Design, flux: Tensor, precision: Tensor
 ) -> tuple[Float[Tensor, " spectrum"], Float[Tensor, "spectrum pixel"]]:
     """The stars' velocity, km/s, and their light in every pixel."""
-    seen, weight = flux[:, design.stars], precision[:, design.stars]
+    # In double precision: velocities are told by small differences of a large chi-square.
+    weight = precision[:, design.stars].double()
+    pull = flux[:, design.stars].double() * weight
+    weight = weight[:1] if _alike(weight) else weight
     trials = [
-        _continuum(design.curves(float(velocity))[:, design.stars], seen, weight)
+        _continuum(design.curves(float(velocity))[:, design.stars].double(), pull, weight)
         for velocity in _STAR_VELOCITIES
     ]
     gain = torch.stack([part for _, part in trials], dim=1)
@@ -113,21 +117,25 @@ def fit_stars(
 
 
 def _continuum(
-    curves: Float[Tensor, "curve pixel"], flux: Tensor, weight: Tensor
+    curves: Float[Tensor, "curve pixel"],
+    pull: Float[Tensor, "spectrum pixel"],
+    weight: Float[Tensor, "one_or_spectrum pixel"],
 ) -> tuple[Float[Tensor, "spectrum curve"], Float[Tensor, " spectrum"]]:
     """Weights of the curves, and how much they lower chi-square; prior N(0, 1) of each weight.
 
-    In double precision: velocities are told by small differences of a large chi-square.
+    Args:
+        curves: Unit weight of each.
+        pull: Flux times its precision.
+        weight: The precision; a single row where all spectra share it.
     """
-    curves, flux, weight = curves.double(), flux.double(), weight.double()
-    target = (flux * weight) @ curves.T
-    one = torch.eye(len(curves), dtype=torch.float64)
-    if _alike(weight):
-        root = torch.linalg.cholesky((curves * weight[0]) @ curves.T + one)
-        solved = torch.cholesky_solve(target.T, root).T
+    target = pull @ curves.T
+    one = torch.eye(len(curves), dtype=curves.dtype)
+    normal = torch.stack([(curves * row) @ curves.T for row in weight]) + one
+    root = torch.linalg.cholesky(normal)
+    if len(weight) == 1:
+        solved = torch.cholesky_solve(target.T, root[0]).T
     else:
-        normal = torch.stack([(curves * row) @ curves.T for row in weight]) + one
-        solved = torch.cholesky_solve(target[..., None], torch.linalg.cholesky(normal))[..., 0]
+        solved = torch.cholesky_solve(target[..., None], root)[..., 0]
     return solved, (target * solved).sum(1)
 
 

@@ -121,7 +121,7 @@ class Measure:
         names = (*(name for group, _, _ in LINES.values() for name in group), *_BLENDS)
         self.design = Design(self.grid, width, float(z), names)
 
-    def __call__(self, flux: Any, *, ivar: Any = None, chunk: int = 256) -> SpectralMaps:
+    def __call__(self, flux: Any, *, ivar: Any = None, chunk: int = 512) -> SpectralMaps:
         """The maps of spectra.
 
         Args:
@@ -237,25 +237,33 @@ def _mean(
     band: Float[Tensor, " pixel"], flux: Tensor, good: Bool[Tensor, "spectrum pixel"]
 ) -> Float[Tensor, " spectrum"]:
     """Mean flux density of the valid pixels of a band; NaN where too few are valid."""
+    held = _held(band)
+    band, flux, good = band[held], flux[:, held], good[:, held]
     whole = good.float() @ band
     return torch.where(
         whole >= _SHARE * band.sum(), (flux * good) @ band / whole.clamp(min=1e-9), torch.nan
     )
 
 
+def _held(band: Float[Tensor, " pixel"]) -> slice:
+    """The pixels of a band; all where the grid is too short for it."""
+    inside = torch.nonzero(band)[:, 0]
+    return slice(int(inside[0]), int(inside[-1]) + 1)
+
+
 def _break(
     design: Design, flux: Tensor, ivar: Tensor
 ) -> tuple[Float[Tensor, " spectrum"], Float[Tensor, " spectrum"]]:
     """D4000 and its error."""
-    good = ivar > 0
-    frequency = flux * (design.grid.float() / 4000) ** 2
-    variance = (
-        torch.where(good, 1 / ivar.clamp(min=1e-30), 0.0) * (design.grid.float() / 4000) ** 4
-    )
-    blue, red = (
-        (_mean(band, frequency, good),
-         ((variance @ band**2).sqrt()) / (good.float() @ band).clamp(min=1e-9))
-        for band in (_band(design, *each) for each in D4000_BANDS)
-    )  # fmt: skip
+    bands = []
+    for each in D4000_BANDS:
+        band = _band(design, *each)
+        held = _held(band)
+        band, good = band[held], ivar[:, held] > 0
+        frequency = (design.grid[held].float() / 4000) ** 2
+        variance = torch.where(good, 1 / ivar[:, held].clamp(min=1e-30), 0.0) * frequency**2
+        spread = (variance @ band**2).sqrt() / (good.float() @ band).clamp(min=1e-9)
+        bands.append((_mean(band, flux[:, held] * frequency, good), spread))
+    blue, red = bands
     ratio = torch.where(blue[0] > 0, red[0] / blue[0], torch.nan)
     return ratio, ratio.abs() * ((blue[1] / blue[0]) ** 2 + (red[1] / red[0]) ** 2).sqrt()

@@ -21,10 +21,11 @@ from probmmae.batch import Batch
 from probmmae.config import Recipe
 from probmmae.encoder import Context
 from probmmae.feed import Block, feed
+from probmmae.footprint import Footprint
 from probmmae.masking import drop_bands, observe_part, only_photometry
 from probmmae.model import GalaxyModel
 from probmmae.objective import elbo, make_targets
-from probmmae.sources import block_maker
+from probmmae.sources import block_maker, footprint
 from probmmae.start import new_model
 
 Watch = Callable[[int, dict[str, float]], None]
@@ -39,6 +40,8 @@ class State:
     averaged: dict[str, Tensor]
     optimiser: torch.optim.Optimizer
     step: int
+    footprint: Footprint | None
+    """Where on galaxies the apertures lie that it learns from, and learned from before."""
 
 
 class Step(nn.Module):
@@ -93,12 +96,14 @@ def rate_at(step: int, recipe: Recipe) -> float:
 
 def new_state(recipe: Recipe) -> State:
     """A model that begins: untrained (`start.new_model`), or on top of an earlier run."""
-    training = recipe.training
+    training, seen = recipe.training, footprint(recipe)
     if training.start_from is None:
         model = new_model(recipe)
     else:
-        model = _continued(recipe, checkpoint.read(Path(training.start_from)))
-    return State(model, _copy(model), _optimiser(model, recipe), 0)
+        earlier = checkpoint.read(Path(training.start_from))
+        model = _continued(recipe, earlier)
+        seen = earlier.footprint if seen is None else seen.joined(earlier.footprint)
+    return State(model, _copy(model), _optimiser(model, recipe), 0, seen)
 
 
 def _continued(recipe: Recipe, earlier: checkpoint.Stored) -> GalaxyModel:
@@ -143,7 +148,8 @@ def load_state(folder: Path) -> tuple[State, Recipe]:
                 "exp_avg": part["first"][name],
                 "exp_avg_sq": part["second"][name],
             }
-    return State(model, part["model"], optimiser, stored.step), stored.recipe
+    state = State(model, part["model"], optimiser, stored.step, stored.footprint)
+    return state, stored.recipe
 
 
 def save_state(folder: Path, state: State, recipe: Recipe) -> None:
@@ -158,7 +164,8 @@ def save_state(folder: Path, state: State, recipe: Recipe) -> None:
             # Less than state.step where a step with an infinite gradient was left out.
             tensors[f"steps.{name}"] = moments["step"]
     tensors = {name: part.detach().cpu().clone() for name, part in tensors.items()}
-    checkpoint.write(folder, tensors, recipe, state.step, {"resumable": True})
+    seen = None if state.footprint is None else state.footprint.to_dict()
+    checkpoint.write(folder, tensors, recipe, state.step, {"resumable": True, "footprint": seen})
 
 
 def train(

@@ -11,7 +11,7 @@ from tiny_model import some_galaxy, some_spectrum, tiny_network
 
 from probmmae.galaxy import Aperture
 from probmmae.inference import cube as module
-from probmmae.inference.cube import cube, unseen
+from probmmae.inference.cube import MANGA_WAVELENGTH, cube, unseen
 from probmmae.inference.posterior import Model, Posterior
 from probmmae.spaxels import hexagon, of_apertures, square
 from probmmae.spectral_maps import QUANTITIES, Measure
@@ -37,6 +37,22 @@ def test_a_spaxel_is_the_spectrum_at_its_aperture(answer):
         expected = alone.flux.value * SPAXELS.share[spaxel]
         assert np.allclose(got.draws[:, spaxel], expected, rtol=1e-4, atol=1e-6, equal_nan=True)
         assert np.allclose(got.z, alone.z)
+
+
+@pytest.mark.parametrize("z", [0.05, None], ids=["known z", "drawn z"])
+def test_what_spaxels_share_is_computed_once(z, monkeypatch):
+    """On a grid of one resolution, against the spectra asked for one by one: 3e-4 of the level is
+    what single precision leaves of a wavelength among the templates'."""
+    asked = posterior(z)
+    grid = MANGA_WAVELENGTH[500:3000]
+    monkeypatch.setattr(module, "spectra_at", None)  # the other way is not taken
+    got = cube(asked, square(2, side=1 * u.arcsec), grid, keep=6)
+    for spaxel in range(4):
+        place, share = got.spaxels.at(spaxel), got.spaxels.share[spaxel]
+        expected = asked.spectrum(grid, place).flux.value * share
+        apart = np.abs(got.draws[:, spaxel] - expected)
+        assert np.nanmax(apart / np.nanmean(expected, -1, keepdims=True)) < 3e-4
+        assert np.array_equal(np.isnan(got.draws[:, spaxel]), np.isnan(expected))
 
 
 def test_statistics_are_those_of_the_draws(answer):

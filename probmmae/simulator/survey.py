@@ -28,6 +28,8 @@ PHOTOMETRY_FLOOR = 0.015
 """Relative calibration error of catalogue fluxes, part of their noise."""
 DEEP = 10.0
 """How many times smaller the noise of the deep spectra is."""
+EXTENT = (0.4, 6.0)
+"""arcsec: apertures are scattered as if effective radii lay between these."""
 
 #: Point-source depth relative to r and dark-sky brightness (AB mag an arcsec^2), by band letter.
 _DEPTH = {"u": -0.9, "g": 0.25, "r": 0.0, "i": -0.2, "z": -0.9, "y": -1.5}
@@ -214,7 +216,7 @@ def _apertures(population: Population, generator: Generator, settings: SurveySet
     central = uniform() < settings.central
     central[:, 1:] = False
     # Uniform in radius: more in the middle than uniform in area, where the light is.
-    extent = settings.reach * torch.maximum(population.r_eff, torch.tensor(0.4)).clamp(max=6.0)
+    extent = settings.reach * population.r_eff.clamp(*EXTENT)
     distance = torch.where(central, 0.05 * uniform(), extent[:, None] * uniform())
     angle = 2 * math.pi * uniform()
     diameters = torch.tensor([1.5, 2.0, 3.0])
