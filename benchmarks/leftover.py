@@ -11,7 +11,7 @@ from report_set import TUNE_SEED
 from probmmae.code import nearest_code
 from probmmae.decoders import calibration_modes, knot_place, to_physical
 from probmmae.instrument import observe
-from probmmae.latent import LEVEL
+from probmmae.level import LEVEL
 from probmmae.model import GalaxyModel
 from probmmae.simulator.stream import simulate_block
 from probmmae.simulator.survey import SurveySettings

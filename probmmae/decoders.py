@@ -15,10 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from probmmae.continuum import continuum_level
 from probmmae.encoder import Block, Context, fourier
 from probmmae.instrument import RestSpectrum
-from probmmae.continuum import continuum_level
-from probmmae.latent import LEVEL
+from probmmae.level import LEVEL
 from probmmae.templates import Templates
 from probmmae.tokens import PATCH, SPECTRAL_UNIT
 

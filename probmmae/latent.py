@@ -12,6 +12,11 @@ the context around s and of z. The joint density of u at any list of apertures i
 apertures of one galaxy are correlated by structure and by what multi-aperture galaxies teach;
 class, g and e(.) drawn once make one coherent galaxy at every position.
 
+The level u[0] is known far better than the population's spread, so it is told as a small departure
+from what is measured (`level`): from the flux of the images through the aperture, at the rest
+wavelengths of the level; and where a spectrum is visible, the prior's Gaussian of the level is
+multiplied with what a linear fit of its continuum measures.
+
 The guide reads a Gaussian pseudo-measurement of u off each spectrum in its rest frame: where
 there is a spectrum q is that times the code's population, N(0, 1); where there is none it is the
 prior's conditional, and adds nothing to the KL.
@@ -28,7 +33,9 @@ from pyro.distributions import Categorical, MixtureSameFamily, MultivariateNorma
 from torch import Tensor, nn
 
 from probmmae.batch import Images, Spectra, spectrum_level
+from probmmae.continuum import FEATURES, fit
 from probmmae.encoder import BandSum, Block, Context, fourier
+from probmmae.level import LEVEL, MeasuredLevel, level_of_images
 from probmmae.tokens import (
     APERTURE_FEATURES,
     SPECTRAL_UNIT,
@@ -39,12 +46,13 @@ from probmmae.tokens import (
 REST_RANGE = (2200.0, 10600.0)
 """Rest wavelengths that the recognition network bins, Angstrom."""
 REST_BINS = 768
-LEVEL = 2.0
-"""u[0] is ln(continuum level of the aperture / scale of the galaxy) plus this: about standard."""
-
-
 _AROUND = 21
 """Bins that a line is seen against."""
+_SHIFT = 0.1
+"""Unit of the departure of the level from what is measured, in ln."""
+_MODEL_ERROR, _APART_ERROR = 0.01, 0.5
+"""Error in ln of the level of a spectrum, of its own aperture and of one a diameter apart, before
+training."""
 _PER_DRAW = ("logits", "mean", "spread", "shared", "local", "kernel")
 
 
@@ -266,6 +274,24 @@ class Recognition(nn.Module):
         return PseudoMeasurement(mean, root * present[..., None, None])
 
 
+@dataclass(frozen=True)
+class _Levels:
+    """What is measured of u[0], and the network's departure from it."""
+
+    imaged: MeasuredLevel
+    spectral: MeasuredLevel
+    departure: Float[Tensor, "galaxy draw query 2 class"]
+
+    def told(self, mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of u[0] by class, from those without a measurement."""
+        seen = torch.isfinite(self.imaged.error)[..., None]
+        shift, width = self.departure.clamp(-5, 5).unbind(-2)
+        error = torch.where(seen, self.imaged.error[..., None], 1.0)
+        mean = torch.where(seen, self.imaged.mean[..., None] + _SHIFT * shift, mean)
+        deviation = torch.where(seen, error * torch.exp(width), deviation)
+        return self.spectral.combined(mean, deviation)
+
+
 class LatentPrior(nn.Module):
     """p(u | z, c): what context, image under the aperture and nearest spectrum say of u."""
 
@@ -282,6 +308,13 @@ class LatentPrior(nn.Module):
         self.nearest = nn.Sequential(
             nn.Linear(hidden + 2 * latent + 4, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
         )
+        self.continuum = nn.Sequential(
+            nn.Linear(FEATURES + 4, 2 * width), nn.GELU(), nn.Linear(2 * width, width + 3)
+        )
+        self.departure = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(),
+            nn.Linear(2 * width, 2 * classes),
+        )  # fmt: skip
         self.blocks = nn.ModuleList([Block(width, heads) for _ in range(2)])
         per_query = (2 * classes + shared + 1) * latent + latent * (latent + 1) // 2
         self.head = nn.Sequential(
@@ -304,6 +337,10 @@ class LatentPrior(nn.Module):
         with torch.no_grad():
             last.bias.zero_()
             last.bias[: classes * latent] = 0.3 * torch.randn(classes * latent)
+        for told in (self.continuum[-1], self.departure[-1]):
+            assert isinstance(told, nn.Linear)
+            nn.init.normal_(told.weight, std=1e-3)
+            nn.init.zeros_(told.bias)
 
     def redshift_features(self, z: Tensor) -> Tensor:
         """Embedding of z, last axis width."""
@@ -336,7 +373,7 @@ class LatentPrior(nn.Module):
         here = under * seen.any(1)[:, None, None] + self.position(place)
         redshift = self.redshift_features(z)
         hidden = here[:, None] + redshift[:, :, None]
-        near, told = self._from_spectra(spectra, aperture, z, context.scale)
+        near, told, level = self._from_spectra(spectra, aperture, z, context.scale)
         hidden = hidden + told
         flat = hidden.flatten(1, 2)
         for block in self.blocks:
@@ -344,7 +381,10 @@ class LatentPrior(nn.Module):
         hidden = flat.unflatten(1, (draws, queries))
         pooled = context.pooled[:, None].expand(-1, draws, -1)
         logits = self.class_head(torch.cat([pooled, redshift], dim=-1))
-        return self._field(self.head(hidden), near, logits, aperture[..., :2]), hidden
+        imaged = level_of_images(images, aperture, z, context.scale)
+        levels = _Levels(imaged, level, self.departure(hidden).unflatten(-1, (2, -1)))
+        field = self._field(self.head(hidden), near, levels, logits, aperture[..., :2])
+        return field, hidden
 
     def _from_spectra(
         self,
@@ -352,8 +392,8 @@ class LatentPrior(nn.Module):
         aperture: Tensor,
         z: Tensor,
         scale: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """u as read off the nearest visible spectrum of each query, and features of that spectrum.
+    ) -> tuple[Tensor, Tensor, MeasuredLevel]:
+        """u as read off the nearest visible spectrum of each query, features of it, and its level.
 
         Shapes (galaxy, draw, query, latent) and (galaxy, draw, query, width); zero where no
         spectrum is visible.
@@ -362,7 +402,8 @@ class LatentPrior(nn.Module):
         galaxies, draws = z.shape
         if not bool(present.any()):
             nothing = z.new_zeros(galaxies, draws, aperture.shape[1], 1)
-            return nothing, nothing
+            empty = nothing[..., 0]
+            return nothing, nothing, MeasuredLevel(empty, torch.full_like(empty, torch.inf))
         gap = aperture[:, :, None, :2] - spectra.aperture[:, None, :, :2]
         distance = gap.square().sum(-1) + 1e6 * (~present)[:, None]
         nearest = distance.argmin(-1)
@@ -381,10 +422,33 @@ class LatentPrior(nn.Module):
             dim=-1,
         )[:, :, None].expand(-1, -1, draws, -1)
         told: Tensor = self.nearest(torch.cat([read, offset], dim=-1))
-        any_spectrum = present.any(1)[:, None, None, None]
-        return (mean * any_spectrum).transpose(1, 2), (told * any_spectrum).transpose(1, 2)
+        fitted = fit(spectra, z)
+        features, height, error = (
+            part.transpose(1, 2)[rows, nearest]
+            for part in (fitted.features, fitted.level, fitted.error)
+        )
+        added, moved = self.continuum(torch.cat([features, offset], dim=-1)).split(
+            [told.shape[-1], 3], dim=-1
+        )
+        shift, own, other = moved.clamp(-5, 5).unbind(-1)
+        any_spectrum = present.any(1)[:, None, None]
+        measured = torch.log(height / (scale[:, None, None] * SPECTRAL_UNIT)).clamp(-12, 8)
+        apart = offset[..., :2].norm(dim=-1) + offset[..., 2:].abs().sum(-1)
+        squared = (
+            error**2
+            + (_MODEL_ERROR * torch.exp(own)) ** 2
+            + (_APART_ERROR * apart * torch.exp(other)) ** 2
+        )
+        level = MeasuredLevel(
+            mean=(measured + LEVEL + _SHIFT * shift).transpose(1, 2),
+            error=torch.where(any_spectrum, squared.sqrt(), torch.inf).transpose(1, 2),
+        )
+        shown = any_spectrum[..., None]
+        return (mean * shown).transpose(1, 2), ((told + added) * shown).transpose(1, 2), level
 
-    def _field(self, raw: Tensor, near: Tensor, logits: Tensor, position: Tensor) -> Field:
+    def _field(
+        self, raw: Tensor, near: Tensor, levels: "_Levels", logits: Tensor, position: Tensor
+    ) -> Field:
         latent, shared, classes = self.latent, self.shared, self.classes
         triangle = latent * (latent + 1) // 2
         mean, spread, common, trust, lower = raw.split(
@@ -396,14 +460,24 @@ class LatentPrior(nn.Module):
         rows, columns = self.get_buffer("_rows")
         local[..., rows, columns] = lower
         diagonal = torch.exp(local.diagonal(dim1=-2, dim2=-1).clamp(-6, 4) - 0.3)
+        shared_factor = common.unflatten(-1, (latent, shared)) * 3
+        local = local.tril(-1) + torch.diag_embed(diagonal)
+        nugget = torch.exp(self.log_nugget.clamp(-5, 1))
+        spread = torch.exp(spread.clamp(-4, 3)).unflatten(-1, (classes, latent))
+        # How the level goes with the other numbers stays.
+        unit = shared_factor[..., 0, :].square().sum(-1) + local[..., 0, 0] ** 2 + nugget[0] ** 2
+        unit = unit.sqrt()[..., None]
+        centre, deviation = levels.told(mean[..., 0], spread[..., 0] * unit)
+        mean = torch.cat([centre[..., None], mean[..., 1:]], dim=-1)
+        spread = torch.cat([(deviation / unit)[..., None], spread[..., 1:]], dim=-1)
         apart = (position[:, :, None] - position[:, None]).square().sum(-1)
         kernel = torch.exp(-0.5 * apart / torch.exp(2 * self.log_length))
         return Field(
             logits=logits,
             mean=mean,
-            spread=torch.exp(spread.clamp(-4, 3)).unflatten(-1, (classes, latent)),
-            shared=common.unflatten(-1, (latent, shared)) * 3,
-            local=local.tril(-1) + torch.diag_embed(diagonal),
+            spread=spread,
+            shared=shared_factor,
+            local=local,
             kernel=kernel[:, None].expand(*raw.shape[:2], -1, -1),
-            nugget=torch.exp(self.log_nugget.clamp(-5, 1)),
+            nugget=nugget,
         )

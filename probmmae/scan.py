@@ -119,12 +119,16 @@ def log_likelihood(spectra: Spectra) -> Float[Tensor, "galaxy spectrum shift"]:
     return told.unflatten(0, shape)
 
 
+def bins(spectra: Spectra) -> tuple[Tensor, Tensor]:
+    """The bin of observed ln wavelength of every pixel, and whether it is inside of `BINS`."""
+    place = ((spectra.wavelength.log() - FIRST) / STEP).floor().long()
+    return place.clamp(0, BINS - 1), (place >= 0) & (place < BINS)
+
+
 def _rebin(spectra: Spectra) -> tuple[Tensor, Tensor]:
     """Flux over the level and its weight in every bin, shape (galaxy, spectrum, SIZE)."""
     level, _ = spectrum_level(spectra)
-    place = ((spectra.wavelength.log() - FIRST) / STEP).floor().long()
-    inside = (place >= 0) & (place < BINS)
-    place = place.clamp(0, BINS - 1)
+    place, inside = bins(spectra)
     ivar = spectra.ivar * level[..., None] ** 2 * inside
     empty = ivar.new_zeros(*ivar.shape[:-1], SIZE)
     total = empty.scatter_add(-1, place, ivar)

@@ -21,7 +21,8 @@ from probmmae.batch import PhotometryTable
 from probmmae.code import learn_code
 from probmmae.config import Recipe
 from probmmae.decoders import to_physical
-from probmmae.latent import LEVEL, Recognition, rest_bins
+from probmmae.latent import Recognition, rest_bins
+from probmmae.level import LEVEL
 from probmmae.masking import SPECTRUM_TASKS, drop_bands, observe_part, only_photometry
 from probmmae.model import GalaxyModel
 from probmmae.simulator.stream import simulate_block, simulate_catalogue

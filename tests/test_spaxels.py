@@ -6,7 +6,7 @@ import pytest
 import torch
 from simulated_cube import simulated_scene
 
-from probmmae.decoders import continuum_level
+from probmmae.continuum import continuum_level
 from probmmae.galaxy import Aperture
 from probmmae.simulator.rendering import collect, collect_square
 from probmmae.spaxels import equivalent_aperture, hexagon, of_apertures, square
