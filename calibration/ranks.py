@@ -8,6 +8,7 @@ Kolmogorov-Smirnov distance of `pit.py`.
 Axes: draw (first axis of draws), galaxy, point (where the ECDF is looked at).
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,12 @@ IntArray = NDArray[np.int64]
 
 #: Points at which an ECDF is held against its band, or fewer with fewer draws.
 _POINTS = 100
+
+#: Numbers that are compared at a time: about what processors keep close at hand.
+IN_CACHE = 50_000
+
+#: In ln of its pointwise level, how far a band may be from the narrowest one.
+_STEP = 1e-3
 
 #: Where the sum over points is below this it is the p-value: 1 - P(inside) has no digits left.
 _SMALL = 1e-10
@@ -102,19 +109,67 @@ def sbc_ranks(draws: ArrayLike, truth: ArrayLike, *, generator: np.random.Genera
             "Expected draws of shape (draw, *truth.shape) with at least one draw; got draws "
             f"{values.shape} and truth {true.shape}. Move the axis of draws to the front."
         )
-    below = np.zeros(true.shape, dtype=np.int64)
-    equal = np.zeros(true.shape, dtype=np.int64)
-    missing = np.isnan(true)
-    for draw in values:
-        below += draw < true
-        equal += draw == true
-        missing |= np.isnan(draw)
-    if missing.any():
+    rows, flat = values.reshape(len(values), -1), true.reshape(-1)
+    below, equal = np.empty((2, flat.size), dtype=np.int64)
+    for start in range(0, flat.size, IN_CACHE):
+        part = slice(start, start + IN_CACHE)
+        below[part], equal[part] = counts_below(rows[:, part], *_beside(flat[part], rows.dtype))
+    if missing := np.count_nonzero(below < 0):
         raise ValueError(
-            f"Expected draws and truths without NaN; got {np.count_nonzero(missing)} truths with "
-            "NaN in them or their draws. Leave these galaxies out."
+            f"Expected draws and truths without NaN; got {missing} truths with NaN in them or "
+            "their draws. Leave these galaxies out."
         )
-    return np.asarray(below + generator.integers(0, equal, endpoint=True))
+    ranks = below + generator.integers(0, equal, endpoint=True)
+    return np.asarray(ranks.reshape(true.shape))
+
+
+def counts_below(
+    draws: Iterable[NDArray[Any]], least: NDArray[Any], most: NDArray[Any]
+) -> tuple[IntArray, IntArray]:
+    """Number of draws below `least`, and of those from there to `most`; -1 where one is NaN.
+
+    Args:
+        draws: One draw after the other, each of shape (galaxy,).
+        least: Smallest number of the draws' type that is not below the truth, shape (galaxy,).
+        most: Largest such number that is not above it, shape (galaxy,).
+    """
+    below, not_above = (np.zeros(least.shape, dtype=np.int64) for _ in range(2))
+    missing = np.isnan(least)
+    # Bytes are added several times faster than they are turned into integers: 255 at a time.
+    bytes_below, bytes_not_above = (np.zeros(least.shape, dtype=np.uint8) for _ in range(2))
+    flag = np.empty(least.shape, dtype=np.bool_)
+    with np.errstate(invalid="ignore"):
+        for number, draw in enumerate(draws, 1):
+            bytes_below += np.less(draw, least, out=flag).view(np.uint8)
+            bytes_not_above += np.less_equal(draw, most, out=flag).view(np.uint8)
+            if np.isnan(draw.sum()):  # one is NaN, or both infinities are there
+                missing |= np.isnan(draw)
+            if number % 255 == 0:
+                _empty_into(below, bytes_below)
+                _empty_into(not_above, bytes_not_above)
+    _empty_into(below, bytes_below)
+    _empty_into(not_above, bytes_not_above)
+    equal = np.where(missing, 0, not_above - below)
+    return np.where(missing, -1, below), equal
+
+
+def _beside(truth: NDArray[Any], kind: np.dtype[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Smallest number of a floating type that is not below the truth, largest not above it.
+
+    To compare numbers of one type is several times faster, and gives the same answer.
+    """
+    if kind.kind != "f" or kind == truth.dtype:
+        return truth, truth
+    with np.errstate(over="ignore"):
+        near = truth.astype(kind)
+    step = np.asarray(np.inf, dtype=kind)
+    least = np.where(near < truth, np.nextafter(near, step), near)
+    return least, np.where(near > truth, np.nextafter(near, -step), near)
+
+
+def _empty_into(total: IntArray, counted: NDArray[np.uint8]) -> None:
+    total += counted
+    counted[:] = 0
 
 
 def rank_result(
@@ -191,16 +246,24 @@ def _ends(draws: int) -> IntArray:
 @lru_cache(maxsize=64)
 def _band(n: int, draws: int, confidence: float) -> tuple[IntArray, IntArray]:
     """Counts between which the whole ECDF stays with probability `confidence` or a bit more."""
-    points = _ends(draws) / (draws + 1)
+    points, aim = _ends(draws) / (draws + 1), float(np.log(1 - confidence))
+
+    def outside(log_level: float) -> float:
+        """ln of the probability to leave the band of a pointwise level; nearly linear."""
+        edges = _interval(n, points, float(np.exp(log_level)))
+        return float(np.log(max(1 - _probability_inside(n, points, *edges), 1e-300)))
+
     # Bonferroni's pointwise level is safe; that of a single point is too wide.
-    low, high = np.log((1 - confidence) / points.size), np.log(1 - confidence)
-    for _ in range(20):
-        middle = (low + high) / 2
-        edges = _interval(n, points, float(np.exp(middle)))
-        if _probability_inside(n, points, *edges) >= confidence:
-            low = middle
+    low, high = aim - float(np.log(points.size)), aim
+    at_low, at_high = outside(low), outside(high)
+    while high - low > _STEP and at_high > at_low:
+        share = float(np.clip((aim - at_low) / (at_high - at_low), 0.03, 0.97))
+        middle = low + share * (high - low)
+        at_middle = outside(middle)
+        if at_middle <= aim:
+            low, at_low = middle, at_middle
         else:
-            high = middle
+            high, at_high = middle, at_middle
     return _interval(n, points, float(np.exp(low)))
 
 

@@ -7,14 +7,15 @@ All directions are tested together; `ranks.py` gives the verdict.
 Axes: draw, galaxy, quantity (pixels, latents or features), level.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from probmmae.calibration.ranks import RankResult, rank_result
-from probmmae.calibration.samples import blocks, vector_samples
+from probmmae.calibration.ranks import IN_CACHE, RankResult, counts_below, rank_result
+from probmmae.calibration.samples import vector_samples
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -148,22 +149,33 @@ def _distance_ranks(
 ) -> NDArray[np.int64]:
     """Number of draws nearer to the galaxy's point than the truth, shape (galaxy,)."""
     spread = points.std(axis=0)
-    weights = 1 / np.where(spread > 0, spread, 1.0) ** 2
-    below = np.zeros(len(truth), dtype=np.int64)
-    equal = np.zeros(len(truth), dtype=np.int64)
-    missing = np.zeros(len(truth), dtype=np.bool_)
-    # One draw at a time lies in one piece in memory: several times faster than all at once.
-    for part in blocks(draws[:1]):
-        to_truth = (truth[part] - points[part]) ** 2 @ weights
-        missing[part] = np.isnan(to_truth)
-        for draw in draws[:, part]:
-            distance = (draw - points[part]) ** 2 @ weights
-            below[part] += distance < to_truth
-            equal[part] += distance == to_truth
-            missing[part] |= np.isnan(distance)
-    if missing.any():
+    scale = 1 / np.where(spread > 0, spread, 1.0)
+    below, equal = np.empty((2, len(truth)), dtype=np.int64)
+    step = max(1, IN_CACHE // points.shape[1])
+    # As exact as the draws: in single precision twice as fast.
+    kind = draws.dtype if draws.dtype == np.float32 else np.float64
+    places, truths, scale = (one.astype(kind) for one in (points, truth, scale))
+    for start in range(0, len(truth), step):
+        part = slice(start, start + step)
+        (to_truth,) = (one.copy() for one in _distances(truths[None, part], places[part], scale))
+        distances = _distances(draws[:, part], places[part], scale)
+        below[part], equal[part] = counts_below(distances, to_truth, to_truth)
+    if missing := np.count_nonzero(below < 0):
         raise ValueError(
-            f"Expected draws, truths and references without NaN; got {missing.sum()} galaxies "
-            "with NaN. Leave these galaxies out."
+            f"Expected draws, truths and references without NaN; got {missing} galaxies with "
+            "NaN. Leave these galaxies out."
         )
     return np.asarray(below + generator.integers(0, equal, endpoint=True))
+
+
+def _distances(
+    draws: NDArray[Any], points: NDArray[Any], scale: NDArray[Any]
+) -> Iterator[NDArray[Any]]:
+    """Squared distance of each draw from the points, shape (galaxy,), in one piece of memory."""
+    apart, distance = np.empty_like(points), np.empty_like(points[:, 0])
+    every = np.ones_like(scale)
+    for draw in draws:
+        np.subtract(draw, points, out=apart)
+        apart *= scale  # before they are squared: what is small in its unit must not vanish
+        np.multiply(apart, apart, out=apart)
+        yield np.dot(apart, every, out=distance)
