@@ -69,12 +69,17 @@ class Drawn:
         return draw_evidence(self.name, self.draws, truth=self.truth, generator=generator)
 
     def quantile(self, level: float) -> FloatArray:
-        """Shape (galaxy,); NaN where a draw is."""
-        return np.asarray(np.quantile(self.draws, level, axis=0), dtype=np.float64)
+        """Shape (galaxy,); NaN where a draw is. A new draw is below it with that probability."""
+        found = np.quantile(self.draws, level, axis=0, method="weibull")
+        return np.asarray(found, dtype=np.float64)
 
     def mean(self) -> FloatArray:
         """Posterior means, shape (galaxy,)."""
         return np.asarray(self.draws.mean(axis=0, dtype=np.float64))
+
+    def below(self, points: FloatArray) -> FloatArray:
+        """Probability below each of some points, shape (galaxy, point)."""
+        return np.stack([(self.draws < point).mean(axis=0) for point in points], axis=1)
 
     def mapped(self, pit_map: PitMap) -> Self:
         """The draws of the recalibrated posterior; the identity map leaves them as they are.
@@ -175,6 +180,13 @@ class Gridded:
         """Posterior means, shape (galaxy,): the grid's end less the area under the CDF."""
         area = np.trapezoid(self.cdf, self.grid, axis=1)
         return np.asarray(self.grid[-1] * self.cdf[:, -1] - area, dtype=np.float64)
+
+    def below(self, points: FloatArray) -> FloatArray:
+        """Probability below each of some points, shape (galaxy, point)."""
+        right = np.clip(np.searchsorted(self.grid, points), 1, self.grid.size - 1)
+        left = self.grid[right - 1]
+        share = np.clip((points - left) / (self.grid[right] - left), 0.0, 1.0)
+        return np.asarray((1 - share) * self.cdf[:, right - 1] + share * self.cdf[:, right])
 
     def mapped(self, pit_map: PitMap) -> Self:
         """The recalibrated densities."""

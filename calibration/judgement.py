@@ -18,6 +18,7 @@ from probmmae.calibration.answers import Gridded, Job, Scalar, Vectors
 from probmmae.calibration.c2st import ClassifierTest, classifier_test
 from probmmae.calibration.cell_map import CellMap, cell_map
 from probmmae.calibration.conditional import ConditionalResult, cells_of, conditional_result
+from probmmae.calibration.conformal_evidence import ConformalEvidence, conformal_evidence
 from probmmae.calibration.coverage import Coverage
 from probmmae.calibration.departure import Departure, departure
 from probmmae.calibration.evidence import BandEvidence, Evidence, pixel_evidence
@@ -29,7 +30,7 @@ from probmmae.calibration.point_redshifts import point_scores
 from probmmae.calibration.power import Detectable, detectable
 from probmmae.calibration.ranks import RankResult, rank_result
 from probmmae.calibration.samples import blocks
-from probmmae.calibration.scores import Score, crps_draws
+from probmmae.calibration.scores import Score, brier_score, crps_draws, mean_score
 from probmmae.calibration.tarp import TarpResult, tarp_result
 from probmmae.calibration.tomography import Tomography, tomography
 from probmmae.calibration.vector_scores import VectorScore, energy_score, variogram_score
@@ -44,6 +45,8 @@ _FEWEST_TO_LEARN = 100
 """Galaxies that the learned tests need."""
 _MOST_TO_LEARN = 5000
 """Galaxies that the learned tests take: their memory grows with the number."""
+_BRIER_STEP = 0.05
+"""Width of the redshift bins of the Brier score."""
 _PERMUTATIONS = 799
 _FLIPS = 2999
 """Enough for a corrected p-value below 1 % among thirty checks."""
@@ -92,6 +95,8 @@ class ScalarEvidence:
     """Coverage of highest-density regions, of densities."""
     points: tuple[Score, ...]
     """Statistics of the medians as point redshifts."""
+    brier: Score | None
+    """Of bins of redshift, 0.05 wide."""
     cells: CellMap | None
     """Two conditions crossed, of the redshift."""
     local: LocalTest | None
@@ -122,7 +127,7 @@ class ScalarEvidence:
         parts: dict[str, Any] = {
             "ranks": self.ranks, "departure": self.departure, "detectable": self.detectable,
             "conditional": self.conditional, "cells": self.cells, "local": self.local,
-            "tomography": self.tomography,
+            "tomography": self.tomography, "brier": self.brier,
         }  # fmt: skip
         return {
             **self.evidence.to_dict(),
@@ -191,6 +196,8 @@ class Judgement:
 
     scalars: tuple[ScalarEvidence, ...]
     vectors: VectorEvidence | None
+    conformal: tuple[ConformalEvidence, ...]
+    """What conformal intervals would make of each quantity."""
     checks: tuple[Check, ...]
     """Every test that enters the verdict."""
     galaxies: int
@@ -215,6 +222,7 @@ class Judgement:
             "checks": [check.to_dict() for check in self.checks],
             "scalars": [one.to_dict() for one in self.scalars],
             "vectors": None if self.vectors is None else self.vectors.to_dict(),
+            "conformal": [one.to_dict() for one in self.conformal],
         }
 
 
@@ -246,7 +254,8 @@ def judge(job: Job, conditions: Mapping[str, Conditions], *, seed: int) -> Judge
         Check(of, question, p_value, together)
         for (of, question, p_value), together in zip(named, adjusted, strict=True)
     )
-    return Judgement(scalars, vectors, checks, int(job.for_repair.size))
+    conformal = conformal_evidence(job, generator=generator)
+    return Judgement(scalars, vectors, conformal, checks, int(job.for_repair.size))
 
 
 def _scalar(
@@ -273,6 +282,7 @@ def _scalar(
         conditional=_conditional(chosen, within),
         hpd=hpd,
         points=points,
+        brier=_brier(scalar) if redshift else None,
         cells=_cells(chosen, within) if redshift else None,
         local=_local(chosen, within, generator) if redshift else None,
         tomography=_tomography(scalar) if redshift else None,
@@ -320,6 +330,18 @@ def _inputs(conditions: Conditions) -> FloatArray | None:
     ]
     varied = [values for values in numbers if np.unique(values[np.isfinite(values)]).size > 1]
     return np.stack(varied, axis=1) if varied else None
+
+
+def _brier(scalar: Scalar) -> Score:
+    """Of the probability of each bin of redshift; the first and the last have no other end."""
+    top = float(np.nanmax(scalar.truth))
+    inner = np.arange(_BRIER_STEP, max(top, _BRIER_STEP) + _BRIER_STEP, _BRIER_STEP)
+    below = scalar.below(inner)
+    whole = np.pad(below, ((0, 0), (1, 1)), constant_values=((0, 0), (0, 1)))
+    chance = np.diff(whole, axis=1)
+    known = np.isfinite(scalar.truth) & np.isfinite(scalar.quantile(0.5))
+    outcome = np.searchsorted(inner, scalar.truth[known], side="right")
+    return mean_score("Brier score", brier_score(chance[known], outcome))
 
 
 def _tomography(scalar: Scalar) -> Tomography | None:

@@ -9,18 +9,20 @@ Axes: galaxy, bin (of a histogram), level.
 import re
 from collections.abc import Callable, Sequence
 from io import StringIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from probmmae.calibration.conditional import Cell
 from probmmae.calibration.coverage import Coverage
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FloatArray = NDArray[np.float64]
+T = TypeVar("T")
 Draw = Callable[["Axes"], None]
 
 _COLOURS = {
@@ -37,7 +39,7 @@ _COLOURS = {
 _CYCLE = ("#2b6cb0", "#c05621", "#2b6cb0", "#c53030")
 
 
-def svg(draw: Draw, *, name: str, size: tuple[float, float] = (4.0, 2.7)) -> str:
+def svg(draw: Draw, *, name: str, size: tuple[float, float] = (3.0, 2.2)) -> str:
     """A figure of one panel as an <svg> element.
 
     Args:
@@ -50,7 +52,7 @@ def svg(draw: Draw, *, name: str, size: tuple[float, float] = (4.0, 2.7)) -> str
 
 
 def svgs(
-    draws: Sequence[Draw], *, names: Sequence[str], size: tuple[float, float] = (4.0, 2.7)
+    draws: Sequence[Draw], *, names: Sequence[str], size: tuple[float, float] = (3.0, 2.2)
 ) -> list[str]:
     """Figures to compare: the same limits on all, and a colour each. Arguments as in `svg`."""
     import matplotlib
@@ -59,12 +61,15 @@ def svgs(
 
     style = {
         "svg.fonttype": "none",
-        "font.size": 9,
+        "font.size": 8.5,
+        "axes.labelsize": 8.5,
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.linewidth": 0.7,
         "legend.frameon": False,
-        "legend.fontsize": 8,
+        "legend.fontsize": 8.5,
+        "xtick.major.width": 0.7,
+        "ytick.major.width": 0.7,
     }
     # A result draws in the first colour of the cycle, "C0": before, then after. Names of colours
     # are looked up again when the figure is written.
@@ -158,23 +163,59 @@ def coverage_rows(
     """Coverage of one level, a row a quantity, before and (where there is any) after repair."""
 
     def draw(axes: "Axes") -> None:
-        rows = np.arange(len(names), dtype=np.float64)
         axes.axvline(100 * before[0].level, color="#808080", lw=0.8)
-        both = (("before repair", before, "#2b6cb0"), ("after repair", after, "#c05621"))
-        for place, (label, results, colour) in enumerate(both):
-            if results:
-                value = 100 * np.array([one.value for one in results])
-                ends = [[one.value - one.low, one.high - one.value] for one in results]
-                axes.errorbar(
-                    value, rows + 0.22 * place * bool(after), xerr=100 * np.array(ends).T,
-                    fmt="o", ms=4, capsize=2, color=colour, label=label if after else None,
-                )  # fmt: skip
-        axes.set_yticks(rows, names)
-        axes.set(
-            xlabel=f"coverage of {100 * before[0].level:.0f} % intervals [%]",
-            ylim=(len(names) - 0.4, -0.6 - 0.5 * bool(after)),
-        )
-        if after:
-            axes.legend(loc="upper center", ncols=2)
+        for offset, label, results, colour in _sides(before, after):
+            value = 100 * np.array([one.value for one in results])
+            ends = [[one.value - one.low, one.high - one.value] for one in results]
+            axes.errorbar(
+                value, np.arange(len(names)) + offset, xerr=100 * np.array(ends).T, fmt="o",
+                ms=4, color=colour, label=label,
+            )  # fmt: skip
+        _rows(axes, names, f"coverage of {100 * before[0].level:.0f} % intervals [%]")
 
     return draw
+
+
+def width_rows(before: Sequence[Cell], after: Sequence[Cell], *, failing: float) -> Draw:
+    """Width error of each bin, before and (where there is any) after repair.
+
+    Args:
+        before: Bins.
+        after: The same ones, or none.
+        failing: A bin whose corrected p-value is at most this is ringed.
+    """
+
+    def draw(axes: "Axes") -> None:
+        axes.axvline(0.0, color="#808080", lw=0.8)
+        for offset, label, results, colour in _sides(before, after):
+            widths = [one.departure.width for one in results]
+            value = 100 * np.array([one.value for one in widths])
+            ends = [[one.value - one.low, one.high - one.value] for one in widths]
+            place = np.arange(len(before)) + offset
+            axes.errorbar(
+                value, place, xerr=100 * np.array(ends).T, fmt="o", ms=4, color=colour, label=label
+            )
+            bad = np.array([one.adjusted <= failing for one in results])
+            axes.plot(value[bad], place[bad], "o", ms=8.5, mfc="none", mec="#c53030", mew=1.3)
+        names = [f"{cell.condition} {cell.label}" for cell in before]
+        _rows(axes, names, "width error [%]")
+
+    return draw
+
+
+def _sides(before: Sequence[T], after: Sequence[T]) -> list[tuple[float, str, Sequence[T], str]]:
+    """Where in its row a side stands, what it is called, its results and its colour."""
+    if not after:
+        return [(0.0, "", before, "#2b6cb0")]
+    return [
+        (-0.16, "before repair", before, "#2b6cb0"),
+        (0.16, "after repair", after, "#c05621"),
+    ]
+
+
+def _rows(axes: "Axes", names: Sequence[str], label: str) -> None:
+    axes.set_yticks(range(len(names)), names)
+    axes.tick_params(axis="y", length=0)
+    axes.set(xlabel=label, ylim=(len(names) - 0.5, -0.5))
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from probmmae.calibration.answers import Job
 from probmmae.calibration.judgement import Judgement, judge
 from probmmae.calibration.repaired import Repaired, repaired
-from probmmae.calibration.verdict import verdict
+from probmmae.calibration.verdict import headline, verdict
 
 SEED = 0
 """Of everything random in a report: it is the same every time."""
@@ -45,10 +45,16 @@ class JobReport:
     sentences: tuple[str, ...]
     """The verdict, then the verdict after repair."""
 
+    @property
+    def headline(self) -> str:
+        """The verdict in one sentence."""
+        return headline(self.name, self.before, self.after)
+
     def to_dict(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
         return {
             "name": self.name,
+            "headline": self.headline,
             "calibrated": self.before.passed,
             "calibrated_after_repair": None if self.after is None else self.after.passed,
             "verdict": list(self.sentences),

@@ -19,6 +19,39 @@ def verdict(name: str, judgement: Judgement) -> str:
     return f"{name.capitalize()}: {said}"
 
 
+def headline(name: str, before: Judgement, after: Judgement | None) -> str:
+    """The whole verdict on a job in one sentence.
+
+    Args:
+        name: What was asked, such as "redshift".
+        before: Its evidence as the model answers.
+        after: And after repair; None without.
+    """
+    wrong = f"miscalibrated{_how_far(before)}"
+    if after is None:
+        said = "no sign of miscalibration" if before.passed else wrong
+    elif before.passed:
+        said = (
+            "no sign of miscalibration, with or without repair" if after.passed
+            else "no sign of miscalibration, unless it is repaired"
+        )  # fmt: skip
+    elif after.passed:
+        said = f"{wrong}; after repair no sign of it is left"
+    else:
+        failed = sum(not check.passed for check in after.checks)
+        said = f"{wrong}; after repair {failed} of {len(after.checks)} tests still fail"
+    return f"{name.capitalize()}: {said}."
+
+
+def _how_far(judgement: Judgement) -> str:
+    """How far off the one number of a job is, or how many tests of several fail."""
+    words = ""
+    if len(judgement.scalars) == 1 and judgement.vectors is None:
+        words = departure_in_words(judgement.scalars[0].departure)
+    failed = sum(not check.passed for check in judgement.checks)
+    return f", {words}" if words else f" ({failed} of {len(judgement.checks)} tests fail)"
+
+
 def departure_in_words(departure: Departure) -> str:
     """Width error and shift, where their intervals leave zero out; "" where neither does.
 

@@ -12,8 +12,8 @@ from threading import Timer
 from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-_PATIENCE = 60.0
-"""Seconds that a page is open at most."""
+_PATIENCE = 300.0
+"""Seconds that a browser is open at most."""
 
 
 def browser() -> str | None:
@@ -63,14 +63,15 @@ class Page:
             raise RuntimeError(str(found["exceptionDetails"]))
         return found["result"].get("value")
 
-    def view(self, width: int, height: int, *, dark: bool = False) -> None:
-        """Look at the page on a screen of this size."""
+    def view(self, width: int, height: int, *, dark: bool = False, paper: bool = False) -> None:
+        """Look at the page on a screen of this size, or on paper of this width."""
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height,
             deviceScaleFactor=1, mobile=width < 600,
         )  # fmt: skip
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.call("Emulation.setEmulatedMedia", features=[scheme])
+        media = "print" if paper else ""
+        self.call("Emulation.setEmulatedMedia", media=media, features=[scheme])
 
     def screenshot(self, path: Path) -> None:
         """The whole page as a PNG."""

@@ -250,28 +250,93 @@ def test_a_checkpoint_is_judged_on_the_held_out_parts(tmp_path, monkeypatch):
     assert "22 galaxies reported, 4 for the repair" in content["provenance"]["redshift"]
 
 
-@pytest.mark.skipif(browser() is None, reason="no Chromium on the path")
-def test_the_page_works_in_a_browser(narrow, tmp_path):
-    path = tmp_path / "report.html"
+@pytest.fixture(scope="module")
+def opened(narrow, tmp_path_factory):
+    """The page of a repaired report in a browser, and where the file is."""
+    if browser() is None:
+        pytest.skip("no Chromium on the path")
+    folder = tmp_path_factory.mktemp("browser")
+    path = folder / "report.html"
     path.write_text(html(narrow))
-    with open_page(browser(), tmp_path / "profile") as page:
-        for width in (1280, 390):
-            page.view(width, 844)
-            page.open(path)
-            # Wide tables scroll in their own box, never the page.
-            assert page.run("document.documentElement.scrollWidth") == width
-        assert page.requests == [path.as_uri()] * 2
-        assert page.run("document.querySelectorAll('svg').length") > 10
-        first = "document.querySelector('table.sortable')"
-        column = f"[...{first}.tBodies[0].rows].map(row => Number(row.cells[3].dataset.sort))"
-        for press in (1, -1):
-            page.run(f"{first}.tHead.rows[0].cells[3].querySelector('button').click()")
-            values = page.run(column)
-            assert values == sorted(values, reverse=press < 0)
-        assert page.run(f"{first}.tHead.rows[0].cells[3].ariaSort") == "descending"
-        light = page.run("getComputedStyle(document.body).backgroundColor")
-        page.view(1280, 844, dark=True)
-        assert page.run("getComputedStyle(document.body).backgroundColor") != light
-        text = "getComputedStyle(document.querySelector('figure svg text')).fill"
-        assert page.run(text) == page.run("getComputedStyle(document.body).color")
-        assert page.complaints == []
+    with open_page(browser(), folder / "profile") as page:
+        page.view(1280, 900)
+        page.open(path)
+        yield page, path
+
+
+def test_the_page_renders_on_any_screen_and_on_paper(opened):
+    page, _ = opened
+    headlines = "[...document.querySelectorAll('.headline')].map(one => one.textContent)"
+    for width, paper in ((1280, False), (375, False), (718, True)):
+        page.view(width, 900, paper=paper)
+        root = "document.documentElement"
+        # Wide tables scroll in their own box, never the page.
+        assert page.run(f"{root}.scrollWidth <= {root}.clientWidth"), width
+        assert [said.partition(":")[0] for said in page.run(headlines)] == ["Redshift", "Spectra"]
+        assert page.run("document.querySelectorAll('figure svg').length") >= 20
+        assert page.run(_OVERLAPPING) == [], width
+    # On paper nothing scrolls: tables fit.
+    assert page.run(
+        "[...document.querySelectorAll('.scroll')].filter("
+        "one => one.scrollWidth > one.clientWidth + 1).map(one => one.innerText)"
+    ) == []  # fmt: skip
+    page.view(1280, 900)
+
+
+# Words of one figure that are written over each other.
+_OVERLAPPING = """
+[...document.querySelectorAll('figure svg')].flatMap(svg => {
+  const boxes = [...svg.querySelectorAll('text')].map(
+    one => [one.textContent.trim(), one.getBoundingClientRect()]).filter(([text]) => text);
+  return boxes.flatMap(([text, a], place) => boxes.slice(place + 1).filter(([, b]) =>
+    Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1
+    && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 2
+  ).map(([other]) => svg.getAttribute('aria-label') + ': ' + text + ' / ' + other));
+})"""
+
+
+def test_every_table_of_the_page_sorts_by_every_column(opened):
+    page, _ = opened
+    tables = page.run("document.querySelectorAll('table.sortable').length")
+    assert tables > 10
+    unsorted = page.run(_UNSORTED)
+    assert unsorted == []
+
+
+# Clicks on every head of every table, twice; says which columns are not in order after it.
+_UNSORTED = """
+[...document.querySelectorAll('table.sortable')].flatMap((table, number) =>
+  [...table.tHead.rows[0].cells].flatMap((head, column) => [1, -1].filter(sign => {
+    head.querySelector('button').click();
+    if (head.ariaSort !== (sign === 1 ? 'ascending' : 'descending')) return true;
+    const cells = [...table.tBodies[0].rows].map(row => row.cells[column]);
+    const keys = cells.map(cell => cell.dataset.sort ?? cell.textContent).filter(key => key);
+    return keys.slice(1).some((key, place) => {
+      const numbers = Number(key) - Number(keys[place]);
+      const step = Number.isNaN(numbers) ? key.localeCompare(keys[place]) : numbers;
+      return step * sign < 0;
+    });
+  }).map(sign => [number, head.textContent, sign])))"""
+
+
+def test_the_page_is_light_or_dark_as_the_reader_likes_and_light_on_paper(opened):
+    page, _ = opened
+    paper = "getComputedStyle(document.body).backgroundColor"
+    words = "getComputedStyle(document.body).color"
+    inside = "getComputedStyle(document.querySelector('figure svg text')).fill"
+    seen = {}
+    for name, options in {"light": {}, "dark": {"dark": True}}.items():
+        page.view(1280, 900, **options)
+        seen[name] = page.run(paper)
+        assert page.run(words) == page.run(inside) != page.run(paper)
+    assert seen["light"] == "rgb(255, 255, 255)" != seen["dark"]
+    page.view(718, 900, dark=True, paper=True)
+    assert page.run(paper) == seen["light"]
+    page.view(1280, 900)
+
+
+def test_the_page_asks_the_network_for_nothing_and_the_console_is_silent(opened):
+    page, path = opened
+    page.open(path)
+    assert set(page.requests) == {path.as_uri()}
+    assert page.complaints == []
