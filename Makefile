@@ -8,7 +8,7 @@ BAGPIPES ?= bagpipes
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test quick lint format wheel clean bench main-job train-shipped ship baselines peers calibration repair sbi eigenspectra templates figures photoz
+.PHONY: help demo test quick lint format wheel clean bench main-job train-shipped ship baselines peers calibration repair inference ifu ifu-models sbi eigenspectra templates figures photoz
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -43,9 +43,10 @@ format: $(READY)  ## rewrite the code in the house style
 
 # What takes long: its results are committed.
 
-train-shipped: $(READY)  ## train the model that the package carries (an hour and a half on two cores; resumes)
+train-shipped: $(READY)  ## train the model that the package carries (two hours on two cores; resumes)
 	$(BIN)/probmmae train probmmae/recipes/shipped_first.toml --out runs/shipped_first
 	$(BIN)/probmmae train probmmae/recipes/shipped_second.toml --out runs/shipped_second
+	$(BIN)/probmmae train probmmae/recipes/shipped_third.toml --out runs/shipped_third
 	$(BIN)/probmmae train probmmae/recipes/shipped.toml --out runs/shipped
 	$(BIN)/python benchmarks/ship.py runs/shipped
 
@@ -64,13 +65,23 @@ baselines: $(READY)  ## train the two baselines
 
 peers: .peers/.ready  ## FlexZBoost in an environment of its own (3 GB)
 
-bench: main-job calibration photoz  ## every benchmark
+bench: main-job calibration inference photoz  ## every benchmark
 
 photoz: $(READY) .peers/.photoz  ## benchmarks/results/photoz.json, table by table (hours; resumes)
 	$(BIN)/python benchmarks/photoz_job.py --rail .peers/bin/python --data $(DATA)
 
 repair: $(READY)  ## fit the repair that the package carries beside its model
 	$(BIN)/probmmae repair shipped
+
+ifu: $(READY)  ## benchmarks/results/ifu.json, part by part (half an hour of one core; resumes)
+	$(BIN)/python benchmarks/ifu_job.py $(if $(wildcard $(DATA)),--data $(DATA))
+
+ifu-models: $(READY)  ## train and compare what cubes can be learned from (days of one core; resumes)
+	test -d runs/ifu_models/cubes_few_data || $(BIN)/probmmae simulate --n 213 --seed 62 --spectra 8 \
+		--out runs/ifu_models/cubes_few_data
+	for name in cubes cubes_few scattered central_3000 central_300 central_30 central; do \
+		$(BIN)/probmmae train benchmarks/recipes/ifu_$$name.toml --out runs/ifu_models/$$name || exit 1; done
+	$(BIN)/python benchmarks/ifu_models.py
 
 .sbi/.ready:
 	$(PYTHON) -m venv .sbi
@@ -79,8 +90,9 @@ repair: $(READY)  ## fit the repair that the package carries beside its model
 
 sbi: .sbi/.ready  ## sbi, to time the diagnostics against, in an environment of its own
 
-calibration: $(READY) repair  ## benchmarks/results/calibration.json (times sbi too after `make sbi`)
-	$(BIN)/python benchmarks/calibration_job.py $(if $(wildcard .sbi/.ready),--sbi .sbi/bin/python)
+calibration: $(READY) repair  ## benchmarks/results/calibration.json (with sbi and Cal-PIT where they are)
+	$(BIN)/python benchmarks/calibration_job.py $(if $(wildcard .sbi/.ready),--sbi .sbi/bin/python) \
+		$(if $(wildcard .peers/.photoz),--calpit .peers/bin/python)
 
 main-job: $(READY) .peers/.ready  ## benchmarks/results/main_job.json (needs `make baselines`)
 	$(BIN)/python benchmarks/main_job.py --rail .peers/bin/python \
@@ -88,6 +100,9 @@ main-job: $(READY) .peers/.ready  ## benchmarks/results/main_job.json (needs `ma
 		$(if $(wildcard $(DATA)),--data $(DATA))
 	$(BIN)/python benchmarks/ship.py
 	$(BIN)/python benchmarks/readme_table.py
+
+inference: $(READY)  ## benchmarks/results/inference.json, part by part (resumes)
+	$(BIN)/python benchmarks/inference_job.py
 
 eigenspectra: $(READY)  ## rebuild what redshifts of spectra are looked for with
 	$(BIN)/python benchmarks/build_eigenspectra.py

@@ -1,6 +1,6 @@
 """Held-out simulated galaxies, and what is shown of them: shared by the parts of the main job.
 
-Training draws from seeds 1, 21, 31 and 41; a galaxy's identity is (seed, block, row), so other
+Training draws from seeds 1, 21, 31, 41 and 51; a galaxy's identity is (seed, block, row), so other
 seeds are other galaxies: 2 tunes and gives residuals of the baselines, 3 is kept for
 recalibration, 4 is reported.
 """

@@ -50,7 +50,7 @@ _AROUND = 21
 """Bins that a line is seen against."""
 _SHIFT = 0.1
 """Unit of the departure of the level from what is measured, in ln."""
-_MODEL_ERROR, _APART_ERROR = 0.01, 0.5
+_MODEL_ERROR, _APART_ERROR = 0.003, 0.5
 """Error in ln of the level of a spectrum, of its own aperture and of one a diameter apart, before
 training."""
 _PER_DRAW = ("logits", "mean", "spread", "shared", "local", "kernel")
