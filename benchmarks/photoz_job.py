@@ -4,8 +4,9 @@
 
 A third of each table, by the hash of its galaxies' identities, is held out from us and from the
 peers; the DC2 set of pz-rail-base, found in the peers' environment, comes with a test set. Answers
-are densities on one grid, judged by the same code. A table that is done is kept under
-`runs/photoz` and not done again; benchmarks/results/photoz.json holds all that are.
+are densities on one grid, judged by the same code. They are made method by method, the quick ones
+first, each on one core; an answer is kept under `runs/photoz` and not made again.
+benchmarks/results/photoz.json holds everything that has been answered.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,6 +58,10 @@ SMALL_NETWORK = {
 """CDE loss that a small ensemble with a map of its CDF reached on other rows of these tables."""
 HELD_OUT = 1 / 3
 OURS = "probmmae"
+METHODS = (
+    OURS, "FlexZBoost", "neighbours", "GPz", "PZFlow", "FlexZBoost tuned", "Cal-PIT"
+)  # fmt: skip
+"""Ours, and those of peers_catalogues.py; quick ones first, Cal-PIT after what it stands on."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +103,20 @@ def split_of(name: str, data: Path, dc2: Path | None) -> Split | None:
     return Split(name, sample.take(~held), sample.take(held))
 
 
-def ours(split: Split) -> tuple[Evidence, NDArray[np.float64], float]:
-    """Evidence on our answers, their modes, and seconds of CPU."""
+@dataclass(frozen=True)
+class Answer:
+    """What a method said of the test set of a table."""
+
+    method: str
+    evidence: Evidence
+    mode: NDArray[np.float64]
+    """Highest point of each density."""
+    cpu: float
+    """Seconds of training and answering."""
+
+
+def ours(split: Split, file: Path) -> None:
+    """Train, answer, and keep the answers."""
     began = time.process_time()
     path = ROOT / "probmmae" / "recipes" / f"photoz_{split.name}.toml"
     recipe = parse_photometric(read_toml(path), str(path))
@@ -106,7 +124,9 @@ def ours(split: Split) -> tuple[Evidence, NDArray[np.float64], float]:
     recipe = replace(recipe, catalogue=replace(recipe.catalogue, held_out=share))
     pdf, cdf = answers(fit(recipe, split.train), split.test, split.grid)
     spent = time.process_time() - began
-    return judged(OURS, pdf, split, cdf), split.grid[pdf.argmax(axis=1)], spent
+    partial = file.with_suffix(".partial.npz")
+    np.savez_compressed(partial, pdf=pdf, cdf=cdf, cpu=spent)
+    partial.replace(file)
 
 
 def answers(
@@ -124,131 +144,161 @@ def answers(
     return pdf, cdf
 
 
-def judged(
-    name: str,
-    pdf: NDArray[np.float64],
-    split: Split,
-    cdf: NDArray[np.float64] | None = None,
-) -> Evidence:
-    """Evidence on densities of the test set."""
-    return density_evidence(
-        name, pdf, grid=split.grid, truth=split.test.z.double().numpy(),
-        generator=np.random.default_rng(0), cdf=cdf, levels=(0.5, 0.9),
-    )  # fmt: skip
-
-
-def peers(split: Split, rail: str, names: list[str] | None) -> dict[str, NDArray]:
-    """What the peers' environment writes of a table."""
+def theirs(split: Split, method: str, file: Path, rail: str) -> None:
+    """Have a peer train and answer, and keep the answers."""
     script = ROOT / "benchmarks" / "peers_catalogues.py"
     with tempfile.TemporaryDirectory() as folder:
-        order = np.argsort(split.train.bands.wavelength)
+        tables = {part: Path(folder) / f"{part}.npz" for part in ("train", "test")}
         for part, sample in (("train", split.train), ("test", split.test)):
-            flux, ivar = (one.double().numpy()[:, order] for one in (
-                sample.table.flux, sample.table.ivar))  # fmt: skip
-            error = np.maximum(ivar, 1e-20) ** -0.5
-            bright = np.where(flux > 0.2 * error, flux, 0.2 * error)
-            seen = ivar > 0
-            np.savez(
-                Path(folder) / f"{part}.npz",
-                mag=np.where(seen, 22.5 - 2.5 * np.log10(bright), np.nan),
-                mag_err=np.where(seen, np.minimum(1.0857 * error / bright, 5.0), np.nan),
-                z=sample.z.double().numpy(),
-                bands="ABCDEFGHIJKLMNOPQ"[: len(order)],
+            np.savez(tables[part], **magnitudes(sample))
+        command = [rail, str(script), method, "--train", str(tables["train"]), "--test",
+                   str(tables["test"]), "--zmax", repr(float(split.grid[-1])), "--points",
+                   str(len(split.grid)), "-o", str(file)]  # fmt: skip
+        if method == "Cal-PIT":
+            under = lowest_loss(split, file.parent)
+            command += ["--under", under, "--answered", str(file.with_name(f"{under}.npz"))]
+        subprocess.run(command, check=True)
+
+
+def magnitudes(sample: Sample) -> dict[str, Any]:
+    """A sample as the peers read it: AB magnitudes, bluest band first, NaN where missing."""
+    order = np.argsort(sample.bands.wavelength)
+    flux, ivar = (one.double().numpy()[:, order] for one in (
+        sample.table.flux, sample.table.ivar))  # fmt: skip
+    error, seen = np.maximum(ivar, 1e-20) ** -0.5, ivar > 0
+    bright = np.where(flux > 0.2 * error, flux, 0.2 * error)
+    return {
+        "mag": np.where(seen, 22.5 - 2.5 * np.log10(bright), np.nan),
+        "mag_err": np.where(seen, np.minimum(1.0857 * error / bright, 5.0), np.nan),
+        "z": sample.z.double().numpy(),
+        "bands": "ABCDEFGHIJKLMNOPQ"[: len(order)],
+    }
+
+
+def lowest_loss(split: Split, folder: Path) -> str:
+    """The peer with the lowest CDE loss on the test set, a choice in favour of Cal-PIT.
+
+    Raises:
+        ValueError: No peer has answered.
+    """
+    losses = {
+        answer.method: _score(answer, "CDE loss").value
+        for answer in answers_of(split, folder)
+        if answer.method not in (OURS, "Cal-PIT")
+    }
+    if not losses:
+        raise ValueError(f"Expected answers of a peer in {folder}; got none. Run another first.")
+    return min(losses, key=lambda method: losses[method])
+
+
+def answers_of(split: Split, folder: Path) -> list[Answer]:
+    """What every method that is done said of a table."""
+    found = []
+    for method in METHODS:
+        file = folder / f"{method}.npz"
+        if not file.is_file():
+            continue
+        with np.load(file) as kept:
+            if "failed" in kept:
+                continue
+            pdf = kept["pdf"].astype(np.float64)
+            evidence = density_evidence(
+                method, pdf, grid=split.grid, truth=split.test.z.double().numpy(),
+                generator=np.random.default_rng(0), levels=(0.5, 0.9),
+                cdf=kept["cdf"] if "cdf" in kept else None,
+            )  # fmt: skip
+            found.append(
+                Answer(method, evidence, split.grid[pdf.argmax(axis=1)], float(kept["cpu"]))
             )
-        out = Path(folder) / "out.npz"
-        command = [rail, str(script), "--train", f"{folder}/train.npz", "--test",
-                   f"{folder}/test.npz", "-o", str(out), "--zmax", repr(float(split.grid[-1])),
-                   "--points", str(len(split.grid))]  # fmt: skip
-        subprocess.run([*command, *(["--peers", *names] if names else [])], check=True)
-        with np.load(out) as file:
-            return {name: file[name] for name in file.files}
+    return found
 
 
-def figures_of(
-    evidence: Evidence,
-    mode: NDArray[np.float64],
-    split: Split,
-    cpu: float,
-    rivals: dict[str, tuple[Evidence, NDArray[np.float64], float]],
-) -> list[Figure]:
-    """The figures of one method on one table; goals where there are rivals to have goals of."""
-    label = f"{split.name}, {evidence.name}"
-    goals = evidence.name == OURS
-    points = _points(mode, split)
-    scores = {score.name: score for score in evidence.scores}
-    best = min((_points(one[1], split)[0].value for one in rivals.values()), default=np.inf)
+def figures_of(split: Split, folder: Path) -> list[Figure]:
+    """Every figure of a table; goals for ours where the peers have answered."""
+    every = {one.method: one for one in answers_of(split, folder)}
+    rivals = {method: one for method, one in every.items() if method != OURS}
     found = [
-        score_figure(points[0], name=f"{label}: NMAD of the mode",
-                     **_goal(rivals, f"below every peer's, {best:.4f}", points[0].value < best)),
-        score_figure(points[2], name=f"{label}: outliers beyond 0.15"),
-        score_figure(scores["CRPS"], name=f"{label}: CRPS"),
-        score_figure(scores["CDE loss"], name=f"{label}: CDE loss", **_cde_goal(
-            scores["CDE loss"], split.name, rivals)),
+        one for method, answer in every.items()
+        for one in _figures(answer, split, rivals if method == OURS else {})
     ]  # fmt: skip
-    for name, (other, _, _) in rivals.items():
-        ratio = ratio_of_means("ratio", evidence.crps_values, other.crps_values)
-        told = {"goal": "below 1", "met": ratio.value < 1}
+    for method in METHODS:
+        file = folder / f"{method}.npz"
+        reason = "not asked"
+        if method in every:
+            continue
+        if file.is_file():
+            with np.load(file) as kept:
+                reason = str(kept["failed"])
+        found.append(figure(f"{split.name}, {method}: no answer ({reason})", float("nan")))
+    return found
+
+
+def _figures(answer: Answer, split: Split, rivals: dict[str, Answer]) -> list[Figure]:
+    label, evidence = f"{split.name}, {answer.method}", answer.evidence
+    nmad, _, outliers, *_ = _points(answer, split)
+    cde = _score(answer, "CDE loss")
+    best = min((_points(one, split)[0].value for one in rivals.values()), default=np.inf)
+    found = [
+        score_figure(nmad, name=f"{label}: NMAD of the mode",
+                     **_goal(rivals, f"below every peer's, {best:.4f}", nmad.value < best)),
+        score_figure(outliers, name=f"{label}: outliers beyond 0.15"),
+        score_figure(_score(answer, "CRPS"), name=f"{label}: CRPS"),
+        score_figure(cde, name=f"{label}: CDE loss", **_cde_goal(cde, split.name, rivals)),
+    ]  # fmt: skip
+    for name, other in rivals.items():
+        ratio = ratio_of_means("ratio", evidence.crps_values, other.evidence.crps_values)
+        told = _goal(True, "below 1", ratio.value < 1)
         found.append(score_figure(ratio, name=f"{label}: CRPS over that of {name}", **told))
+    for part, rows in _groups(split).items():
+        pit = pit_result(evidence.pit_values[rows])
+        told = _goal(answer.method == OURS, f"at most {pit.limit:.4f} (99 % band)", pit.passed)
+        found.append(
+            figure(f"{label}: PIT KS distance{part}", pit.distance, n=pit.n, **told)
+        )  # fmt: skip
+    covered = evidence.at(0.9)
+    told = _goal(answer.method == OURS, "0.885 to 0.915", within(covered.value, 0.885, 0.915))
+    found.append(score_figure(covered, name=f"{label}: coverage of 90 % intervals", **told))
+    told = {}
+    if "FlexZBoost" in rivals:
+        limit = rivals["FlexZBoost"].cpu
+        told = _goal(True, f"at most FlexZBoost's, {limit:.0f}", at_most(answer.cpu, limit))
+    found.append(
+        figure(f"{label}: CPU seconds of training and answering", answer.cpu,
+               n=len(split.train), **told)
+    )  # fmt: skip
+    return found
+
+
+def _groups(split: Split) -> dict[str, NDArray[np.bool_]]:
+    """The test set, and its thirds in brightness."""
     flux = split.test.table.flux[:, split.reference].numpy()
     third = np.digitize(flux, np.quantile(flux, [1 / 3, 2 / 3]))
     groups = {"": third >= 0}
     for at, word in enumerate(("faint", "middle", "bright")):
         groups[f", {word} third"] = third == at
-    for part, rows in groups.items():
-        pit = pit_result(evidence.pit_values[rows])
-        told = {"goal": f"at most {pit.limit:.4f} (99 % band)", "met": pit.passed}
-        found.append(
-            figure(f"{label}: PIT KS distance{part}", pit.distance, n=pit.n,
-                   **(told if goals else {}))
-        )  # fmt: skip
-    covered = evidence.at(0.9)
-    told = {"goal": "0.885 to 0.915", "met": within(covered.value, 0.885, 0.915)}
-    found.append(score_figure(covered, name=f"{label}: coverage of 90 % intervals",
-                              **(told if goals else {})))  # fmt: skip
-    boosted = rivals["FlexZBoost"][2] if "FlexZBoost" in rivals else np.inf
-    found.append(
-        figure(f"{label}: CPU seconds of training and answering", cpu, n=len(split.train),
-               **_goal(boosted < np.inf, f"at most FlexZBoost's, {boosted:.0f}",
-                       at_most(cpu, boosted)))
-    )  # fmt: skip
-    return found
+    return groups
 
 
-def _points(mode: NDArray[np.float64], split: Split) -> tuple[Score, ...]:
-    return point_scores(mode, split.test.z.double().numpy(), generator=np.random.default_rng(0))
+def _score(answer: Answer, name: str) -> Score:
+    return next(one for one in answer.evidence.scores if one.name == name)
 
 
-def _goal(there: object, goal: str, met: object) -> dict[str, str | bool]:
+def _points(answer: Answer, split: Split) -> tuple[Score, ...]:
+    truth = split.test.z.double().numpy()
+    return point_scores(answer.mode, truth, generator=np.random.default_rng(0))
+
+
+def _goal(there: object, goal: str, met: object) -> dict[str, Any]:
     return {"goal": goal, "met": bool(met)} if there else {}
 
 
-def _cde_goal(
-    score: Score, table: str, rivals: dict[str, tuple[Evidence, NDArray[np.float64], float]]
-) -> dict[str, str | bool]:
+def _cde_goal(score: Score, table: str, rivals: dict[str, Answer]) -> dict[str, Any]:
     if "FlexZBoost" not in rivals:
         return {}
-    (theirs,) = (one for one in rivals["FlexZBoost"][0].scores if one.name == "CDE loss")
-    limit, said = theirs.value - 2, "2 below FlexZBoost's"
+    limit, said = _score(rivals["FlexZBoost"], "CDE loss").value - 2, "2 below FlexZBoost's"
     if table in SMALL_NETWORK:
         limit, said = min(limit, SMALL_NETWORK[table]), f"{said}, and that of a small network"
     return _goal(True, f"at most {limit:.2f}: {said}", score.value <= limit)
-
-
-def table_figures(split: Split, rail: str | None, names: list[str] | None) -> list[Figure]:
-    """Every figure of a table, ours first."""
-    evidence, mode, cpu = ours(split)
-    rivals: dict[str, tuple[Evidence, NDArray[np.float64], float]] = {}
-    if rail is not None:
-        said = peers(split, rail, names)
-        for key, pdf in said.items():
-            if key.startswith("pdf_"):
-                name = key.removeprefix("pdf_")
-                modes = split.grid[pdf.argmax(axis=1)]
-                rivals[name] = (judged(name, pdf, split), modes, float(said[f"cpu_{name}"]))
-    found = figures_of(evidence, mode, split, cpu, rivals)
-    for other, modes, spent in rivals.values():
-        found += figures_of(other, modes, split, spent, {})
-    return found
 
 
 def dc2_folder(rail: str) -> Path | None:
@@ -262,26 +312,38 @@ def dc2_folder(rail: str) -> Path | None:
 
 
 def main() -> None:
-    """Run table by table; each that is done is kept."""
+    """Run method by method and table by table; each answer is kept."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--rail", help="Python of the peers' environment; without it ours alone.")
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
-    parser.add_argument("--peers", nargs="+", help="Some of those of peers_catalogues.py.")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "photoz")
     options = parser.parse_args()
-    options.runs.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
     dc2 = None if options.rail is None else dc2_folder(options.rail)
+    splits = {}
     for name in options.tables:
-        kept = options.runs / f"{name}.json"
-        if kept.is_file():
-            continue
         split = split_of(name, options.data, dc2)
         if split is None:
             print(f"{name}: its file is not there; left out", flush=True)
             continue
         print(f"{name}: {len(split.train)} to learn from, {len(split.test)} held out", flush=True)
-        kept.write_text(json.dumps(table_figures(split, options.rail, options.peers), indent=1))
+        splits[name] = split
+        (options.runs / name).mkdir(parents=True, exist_ok=True)
+    for method in options.methods:
+        for name, split in splits.items():
+            file = options.runs / name / f"{method}.npz"
+            if file.is_file() or (method != OURS and options.rail is None):
+                continue
+            if method == OURS:
+                ours(split, file)
+            else:
+                theirs(split, method, file, options.rail)
+            print(f"{name}, {method}: done", flush=True)
+    for name, split in splits.items():
+        figures = figures_of(split, options.runs / name)
+        (options.runs / f"{name}.json").write_text(json.dumps(figures, indent=1))
     every = [options.runs / f"{name}.json" for name in TABLES]
     figures = [one for path in every if path.is_file() for one in json.loads(path.read_text())]
     path = write_results("photoz", "make photoz", seed=0, figures=figures)

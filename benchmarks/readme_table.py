@@ -1,9 +1,9 @@
-"""Fill the numbers of README.md from benchmarks/results/main_job.json.
+"""Fill the numbers of README.md from benchmarks/results/main_job.json and photoz.json.
 
     python benchmarks/readme_table.py
 
-Four short tables: redshifts, spectra, everything else that has a goal, and every goal that was
-missed. The rest stays in the results file.
+Of the main job four short tables: redshifts, spectra, everything else that has a goal, and every
+goal that was missed. The rest stays in the results file. Of the catalogues see `photoz_table`.
 """
 
 import json
@@ -13,9 +13,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from photoz_table import photoz_table
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "main_job.json"
-BEGIN, END = "<!-- results -->", "<!-- /results -->"
+PHOTOZ = ROOT / "benchmarks" / "results" / "photoz.json"
 
 Figure = Mapping[str, Any]
 
@@ -155,17 +157,18 @@ def _range(found: Sequence[Figure]) -> str:
     return said
 
 
-def filled(readme: str, content: str) -> str:
-    """The README with `content` between its markers.
+def filled(readme: str, content: str, name: str = "results") -> str:
+    """The README with `content` between the markers `name`.
 
     Raises:
         ValueError: The markers are not there, once and in order.
     """
-    if readme.count(BEGIN) != 1 or readme.count(END) != 1:
-        raise ValueError(f"Expected {BEGIN} and {END} once each in the README; got another count.")
-    before, rest = readme.split(BEGIN)
-    _, after = rest.split(END)
-    return f"{before}{BEGIN}\n{content}\n{END}{after}"
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    if readme.count(begin) != 1 or readme.count(end) != 1:
+        raise ValueError(f"Expected {begin} and {end} once each in the README; got another count.")
+    before, rest = readme.split(begin)
+    _, after = rest.split(end)
+    return f"{before}{begin}\n{content}\n{end}{after}"
 
 
 def _escaped(name: str) -> str:
@@ -181,9 +184,11 @@ def main() -> None:
     if not RESULTS.is_file():
         sys.exit(f"Expected {RESULTS.relative_to(ROOT)}; found none. Run the benchmark first.")
     path = ROOT / "README.md"
-    results = json.loads(RESULTS.read_text())
+    readme = filled(path.read_text(), table(json.loads(RESULTS.read_text())))
+    if PHOTOZ.is_file():
+        readme = filled(readme, photoz_table(json.loads(PHOTOZ.read_text())), "photoz")
     partial = path.with_suffix(".md.partial")
-    partial.write_text(filled(path.read_text(), table(results)))
+    partial.write_text(readme)
     partial.replace(path)
 
 

@@ -442,13 +442,13 @@ def _train_photometric(
 ) -> str:
     """Train redshifts from photometry alone; what was done, in words."""
     from probmmae.photometric.recipe import parse_photometric
-    from probmmae.photometric.training import networks_of
+    from probmmae.photometric.training import passes_of
     from probmmae.photometric.training import train as fit
 
     chosen = parse_photometric(content, str(path))
     if data is None:
         raise ValueError(f"Expected the table that {path} learns from; got none. Give --data.")
-    task = bar.add_task("networks", total=networks_of(chosen.fit), terms="")
+    task = bar.add_task("passes", total=passes_of(chosen.fit), terms="")
     model = fit(chosen, data, out, watch=lambda done: bar.update(task, completed=done))
     return (
         f"Trained on {model.pit_law.galaxies} galaxies of {data} with {len(model.bands.names)} "

@@ -27,10 +27,10 @@ from probmmae.photometric.footprint import (
     UNSEEN_MAGNITUDE,
     Footprint,
 )
-from probmmae.photometric.network import Features, features_of
+from probmmae.photometric.network import Features, features_of, typical_errors
 from probmmae.photometric.recipe import PhotometricRecipe, parse_photometric
 from probmmae.photometric.sample import read_sample
-from probmmae.photometric.training import fit, networks_of, train
+from probmmae.photometric.training import fit, networks, passes_of, train
 
 RECIPES = Path(probmmae.__file__).parent / "recipes"
 TABLES = {
@@ -340,10 +340,27 @@ def test_shallow_photometry_is_unlike_and_fresh_noise_is_not() -> None:
     assert np.mean(seen.unlike(observed(500.0)) & UNSEEN_MAGNITUDE > 0) > 0.95
 
 
-def test_progress_counts_networks(table: Path) -> None:
+def test_progress_counts_passes(table: Path) -> None:
     recipe = small_recipe()
-    recipe = replace(recipe, fit=replace(recipe.fit, epochs=1))
+    recipe = replace(recipe, fit=replace(recipe.fit, epochs=2))
     sample = read_sample(recipe.catalogue, table)
     told: list[int] = []
     fit(recipe, sample.take(~sample.held_out(0.25)), watch=told.append)
-    assert told == list(range(1, networks_of(recipe.fit) + 1))
+    assert told == list(range(1, passes_of(recipe.fit) + 1))
+
+
+def test_networks_side_by_side_learn_as_they_do_alone(table: Path) -> None:
+    recipe = small_recipe()
+    sample = read_sample(recipe.catalogue, table)
+    features = features_of(sample.table, typical_errors(sample.table))
+    first, second = torch.arange(600).split(300)
+
+    def learned(groups: list[torch.Tensor], epochs: int) -> torch.Tensor:
+        # A step sees a whole group, so that the order of its galaxies does not matter.
+        config = replace(recipe.fit, epochs=epochs, batch=300)
+        network = networks(features, sample.z, groups, config, seed=3, watch=None)[0]
+        return network.density(features).log_prob(sample.z)[first]
+
+    alone, beside = learned([first], 60), learned([first, second], 60)
+    torch.testing.assert_close(alone, beside, rtol=0.02, atol=0.02)
+    assert float(alone.mean()) > float(learned([first], 1).mean()) + 0.3

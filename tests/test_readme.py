@@ -15,7 +15,8 @@ README = (ROOT / "README.md").read_text()
 PROSE = re.sub(r"^```.*?^```", "", README, flags=re.DOTALL | re.MULTILINE)
 sys.path.append(str(ROOT / "benchmarks"))
 
-from readme_table import RESULTS, filled, table  # noqa: E402
+from photoz_table import photoz_table  # noqa: E402
+from readme_table import PHOTOZ, RESULTS, filled, table  # noqa: E402
 
 
 def blocks(language: str) -> list[str]:
@@ -70,6 +71,36 @@ def test_the_table_is_that_of_the_results() -> None:
         assert "Not measured yet" in README
     else:
         assert filled(README, table(json.loads(RESULTS.read_text()))) == README
+
+
+def test_the_table_of_catalogues_is_that_of_the_results() -> None:
+    if not PHOTOZ.is_file():
+        assert "Not measured yet" in README
+    else:
+        assert filled(README, photoz_table(json.loads(PHOTOZ.read_text())), "photoz") == README
+
+
+def test_the_table_of_catalogues_names_the_best_and_the_missed() -> None:
+    def one(method: str, what: str, value: float, goal: str | None = None, met: bool = True):
+        return {"name": f"hdfn, {method}: {what}", "value": value, "n": 27, "goal": goal,
+                "met": met if goal else None}  # fmt: skip
+
+    figures = [
+        one(method, what, value + step)
+        for method, step in (("probmmae", 0.0), ("GPz", 0.01))
+        for what, value in (("CRPS", 0.1), ("CDE loss", -2.0), ("PIT KS distance", 0.2))
+    ]
+    figures += [one("probmmae", "NMAD of the mode", 0.05, "below every peer's, 0.0400", False)]
+    figures += [one("GPz", "NMAD of the mode", 0.04)]
+    figures += [{"name": "hdfn, PZFlow: no answer (not asked)", "value": None, "n": None,
+                 "goal": None, "met": None}]  # fmt: skip
+    said = photoz_table({"command": "make photoz", "commit": "0123456789abcdef",
+                         "figures": figures})  # fmt: skip
+    ours, theirs = "0.0500 / **0.1000** / **-2.00** / **0.200**", "**0.0400** / 0.1100 / -1.99"
+    assert f"| HDF-N | 27 | {ours} | - | - | - | {theirs}" in said
+    assert "0 of 1 goals are met. Missed:" in said
+    assert "- hdfn, probmmae: NMAD of the mode: 0.05 (goal: below every peer's, 0.0400)" in said
+    assert "SDSS" not in said
 
 
 def test_the_table_says_what_was_missed() -> None:

@@ -80,7 +80,7 @@ class PhotometricModel:
     def density(self, features: Features) -> RedshiftDensity:
         """The members' average, before repair."""
         with torch.no_grad():
-            return mixture([member(features) for member in self.members])
+            return mixture([member.density(features) for member in self.members])
 
     def tabulate(
         self, galaxies: Sequence[Galaxy], grid: Any, *, repair: bool = True, **columns: Any

@@ -89,8 +89,8 @@ class PhotometricNetwork(nn.Module):
         )  # fmt: skip
         self.head = RedshiftHead(1, hidden, config.components, candidates=False)
 
-    def begin(self, features: Features, z: Float[Tensor, " galaxy"]) -> None:
-        """Standardise the features, and spread the components over the redshifts."""
+    def begin(self, features: Features, z: Float[Tensor, " known"]) -> None:
+        """Standardise the features, and spread the components over the redshifts `z`."""
         seen = features.visible[..., None].to(features.values.dtype)
         count = seen.sum(0).clamp(min=1)
         values = features.values
@@ -105,11 +105,19 @@ class PhotometricNetwork(nn.Module):
             last.bias[components : 2 * components] = torch.quantile(x, levels)
             last.bias[2 * components :] = math.log(float(x.std()) / 2 + 1e-3)
 
-    def forward(self, features: Features) -> RedshiftDensity:
-        """The density of each galaxy."""
+    def inputs(self, features: Features) -> Float[Tensor, "galaxy input"]:
+        """Standardised features of every band, and whether it is there."""
         seen = features.visible[..., None].to(features.values.dtype)
         values = (features.values - self.mean) / self.deviation * seen
-        return self.head.of_features(self.colours(torch.cat([values, seen], dim=-1).flatten(1)))
+        return torch.cat([values, seen], dim=-1).flatten(1)
+
+    def forward(self, inputs: Float[Tensor, "galaxy input"]) -> RedshiftDensity:
+        """The density of each galaxy."""
+        return self.head.of_features(self.colours(inputs))
+
+    def density(self, features: Features) -> RedshiftDensity:
+        """The density of each galaxy from its features."""
+        return self(self.inputs(features))
 
 
 def mixture(densities: Sequence[RedshiftDensity]) -> RedshiftDensity:

@@ -9,13 +9,14 @@ Axes: galaxy.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -32,18 +33,18 @@ from probmmae.photometric.network import (
     typical_errors,
 )
 from probmmae.photometric.recipe import FitConfig, PhotometricRecipe
-from probmmae.photometric.sample import Bands, Sample, read_sample
+from probmmae.photometric.sample import Sample, read_sample
 
 Watch = Callable[[int], None]
-"""Called after every fitted network with how many there are."""
+"""Called after every pass through the galaxies with how many there were."""
 
 _WARMUP = 100
-"""Steps of linear warm-up."""
+"""Steps of linear warm-up, or a tenth of all where there are few."""
 
 
-def networks_of(config: FitConfig) -> int:
-    """How many networks a training fits."""
-    return config.members * (config.folds + 1)
+def passes_of(config: FitConfig) -> int:
+    """How many passes through the galaxies a training makes."""
+    return 2 * config.epochs
 
 
 def train(
@@ -89,7 +90,7 @@ def fit(
     Raises:
         ValueError: A fold holds no galaxy.
     """
-    config, done = recipe.fit, 0
+    config, seed = recipe.fit, recipe.fit.seed
     fold = sample.fold(recipe.catalogue.held_out, config.folds)
     filled = np.bincount(fold, minlength=config.folds)
     if filled.min() == 0:
@@ -99,27 +100,23 @@ def fit(
         )
     typical = typical_errors(sample.table)
     features = features_of(sample.table, typical)
-
-    def members(rows: NDArray[np.bool_], first_seed: int) -> list[PhotometricNetwork]:
-        nonlocal done
-        index, made = torch.from_numpy(rows), []
-        for number in range(config.members):
-            seed = first_seed + number
-            made.append(
-                _network(sample.bands, features.take(index), sample.z[index], config, seed)
-            )
-            done += 1
-            if watch is not None:
-                watch(done)
-        return made
-
+    others = [
+        torch.from_numpy((fold != number).nonzero()[0])
+        for number in range(config.folds)
+        for _ in range(config.members)
+    ]
+    everybody = [torch.arange(len(sample))] * config.members
+    kept = networks(features, sample.z, everybody, config, seed=seed, watch=watch)
+    blind = networks(
+        features, sample.z, others, config, seed=seed + config.members,
+        watch=None if watch is None else lambda done: watch(config.epochs + done),
+    )  # fmt: skip
     pit = np.zeros(len(sample))
     for number in range(config.folds):
         rows = fold == number
-        others = members(~rows, config.seed + config.members * (number + 1))
         index = torch.from_numpy(rows)
-        pit[rows] = _pit(others, features.take(index), sample.z[index])
-    kept = members(np.ones(len(sample), dtype=bool), config.seed)
+        members = blind[number * config.members : (number + 1) * config.members]
+        pit[rows] = _pit(members, features.take(index), sample.z[index])
     law = fit_global(pit) if len(pit) >= LEAST_GALAXIES else _identity(len(pit))
     return PhotometricModel(
         recipe, tuple(kept), law, tuple(typical.tolist()), Footprint.of(features)
@@ -135,36 +132,82 @@ def _pit(
     members: list[PhotometricNetwork], features: Features, z: Float[Tensor, " galaxy"]
 ) -> NDArray[np.float64]:
     with torch.no_grad():
-        return np.asarray(mixture([one(features) for one in members]).cdf(z).double().numpy())
+        return np.asarray(
+            mixture([one.density(features) for one in members]).cdf(z).double().numpy()
+        )
 
 
-def _network(
-    bands: Bands, features: Features, z: Float[Tensor, " galaxy"], config: FitConfig, seed: int
-) -> PhotometricNetwork:
-    """Maximum likelihood, going `epochs` times through the galaxies in an order of the seed's."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = PhotometricNetwork(len(bands.names), config)
-    network.begin(features, z)
-    parameters = list(network.parameters())
+def networks(
+    features: Features,
+    z: Float[Tensor, " galaxy"],
+    groups: Sequence[Int[Tensor, " known"]],
+    config: FitConfig,
+    *,
+    seed: int,
+    watch: Watch | None,
+) -> list[PhotometricNetwork]:
+    """A network for each group of galaxies, by maximum likelihood, all of them in one go.
+
+    Each goes `epochs` times through its galaxies in an order of its own; parameters of all stand
+    side by side, so that a step is a few large products of matrices.
+    """
+    made = []
+    for number, rows in enumerate(groups):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed + number)
+            made.append(PhotometricNetwork(features.visible.shape[1], config))
+        made[-1].begin(features, z[rows])
+    inputs = made[0].inputs(features)
+    parameters, buffers = torch.func.stack_module_state(cast(list[nn.Module], made))
+
+    def loss(
+        parameters: dict[str, Tensor], buffers: dict[str, Tensor], inputs: Tensor, z: Tensor
+    ) -> Tensor:
+        density = torch.func.functional_call(made[0], (parameters, buffers), (inputs,))
+        return -density.log_prob(z).mean()
+
+    losses = torch.func.vmap(loss)
+    learned = list(parameters.values())
     optimiser = torch.optim.AdamW(
-        parameters, config.rate, (0.9, 0.98), weight_decay=config.weight_decay
+        learned, config.rate, (0.9, 0.98), weight_decay=config.weight_decay, fused=True
     )
     generator = torch.Generator().manual_seed(seed)
-    count = len(z)
-    batch = min(config.batch, count)
-    steps = config.epochs * (count // batch)
-    for step in range(steps):
-        place = step * batch % (count // batch * batch)
-        if place == 0:
-            order = torch.randperm(count, generator=generator)
-        rows = order[place : place + batch]
-        warm = min(1.0, (step + 1) / _WARMUP)
-        cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
-        optimiser.param_groups[0]["lr"] = config.rate * warm * cosine
-        loss = -network(features.take(rows)).log_prob(z[rows]).mean()
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
-    return network.requires_grad_(False).eval()
+    batch = min(config.batch, *(len(rows) for rows in groups))
+    each = min(len(rows) for rows in groups) // batch
+    step, steps = 0, config.epochs * each
+    warmup = min(_WARMUP, steps / 10)
+    for epoch in range(config.epochs):
+        order = torch.stack(
+            [
+                rows[torch.randperm(len(rows), generator=generator)[: each * batch]]
+                for rows in groups
+            ]
+        )
+        for chosen in order.split(batch, dim=1):
+            warm = min(1.0, (step + 1) / warmup)
+            cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
+            optimiser.param_groups[0]["lr"] = config.rate * warm * cosine
+            shown = inputs.index_select(0, chosen.flatten()).unflatten(0, chosen.shape)
+            total = losses(parameters, buffers, shown, z[chosen]).sum()
+            optimiser.zero_grad(set_to_none=True)
+            total.backward()
+            _clip(learned)
+            optimiser.step()
+            step += 1
+        if watch is not None:
+            watch(epoch + 1)
+    for number, network in enumerate(made):
+        network.load_state_dict(
+            {name: stacked[number].detach() for name, stacked in {**parameters, **buffers}.items()}
+        )
+        network.requires_grad_(False).eval()
+    return made
+
+
+def _clip(learned: list[Tensor]) -> None:
+    """Scale the gradient of every network to a norm of at most one."""
+    gradients = [one.grad for one in learned if one.grad is not None]
+    square = torch.stack([one.flatten(1).square().sum(1) for one in gradients]).sum(0)
+    factor = square.clamp(min=1.0).rsqrt()
+    for one in gradients:
+        one.mul_(factor.reshape(-1, *(1,) * (one.dim() - 1)))
