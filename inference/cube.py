@@ -184,6 +184,22 @@ def _extrapolated(posterior: "Posterior", spaxels: Spaxels) -> Bool[np.ndarray, 
     return blind | far
 
 
+def spectra(
+    posterior: "Posterior",
+    spaxels: Spaxels,
+    wavelength: Any = MANGA_WAVELENGTH,
+    *,
+    resolution: Any = 2000.0,
+) -> Iterator[tuple[slice, Float[np.ndarray, "draw spaxel wavelength"]]]:
+    """The draws themselves, a block of spaxels at a time, for statistics of one's own.
+
+    Yields which spaxels they are, and their flux. Arguments and errors as in `cube`.
+    """
+    grid = wavelength_grid(wavelength)
+    sigma = grid / resolving_power(resolution, grid) / FWHM_PER_SIGMA
+    yield from _blocks(posterior, posterior.draws, spaxels, grid, sigma)
+
+
 def unseen(galaxy: Galaxy, spaxels: Spaxels) -> Bool[np.ndarray, " spaxel"]:
     """Spaxels in whose middle no image has a valid pixel, and no spectrum's aperture lies."""
     x, y = spaxels.aperture[:, :2].T

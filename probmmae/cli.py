@@ -310,6 +310,62 @@ def cube(
         f"{output}: {len(where)} spaxels of {side:g} arcsec behind {psf:g} arcsec, {draws} draws; "
         "FLUX is their mean, 1e-17 erg/s/cm2/Angstrom/spaxel, beside it quantiles and line maps."
     )
+    typer.echo(
+        f"Of sums and gradients: {answer.jointly}. "
+        f"{int(answer.extrapolated.sum())} spaxels are marked as extrapolated."
+    )
+
+
+@app.command()
+def refine(
+    *,
+    files: Files,
+    output: Annotated[Path, typer.Option("-o", "--output", help="ArviZ netCDF to write.")],
+    wavelength: Annotated[
+        str, typer.Option(metavar="FIRST:LAST:STEP", help="Observed, vacuum, Angstrom.")
+    ] = "3600:9800:1.5",
+    draws: Annotated[int, typer.Option(help="Draws per galaxy.", min=1)] = 200,
+    seed: Annotated[int, typer.Option(help="Of all that is random.")] = 0,
+    use_redshift: Annotated[
+        bool, typer.Option(help="Take a redshift that the file holds as known.")
+    ] = True,
+    read: Reading = None,
+    checkpoint: Checkpoint = None,
+) -> None:
+    """Exact posteriors of galaxies with spectra: where the network's answer fails, by NUTS.
+
+    The network reads images and photometry; spectra are weighed by the model's exact density. The
+    Pareto k of the weights says for which galaxies they are enough; the others are sampled.
+    """
+    with _one_line_errors(), _progress() as bar:
+        from astropy import units as u
+
+        from probmmae.inference.exact import Exact
+        from probmmae.inference.importance import TRUSTED
+        from probmmae.inference.refined import refine as run
+
+        task = bar.add_task("galaxies", total=_total(files))
+        done: list[str] = []
+
+        def watch(one: Exact) -> None:
+            done.append(one.method)
+            bar.update(task, completed=len(done))
+
+        model, grid = _model(checkpoint), _grid(wavelength) * u.AA
+        left_out = run(
+            model, _galaxies(files, read), output, wavelength=grid, draws=draws, seed=seed,
+            use_redshift=use_redshift, watch=watch,
+        )  # fmt: skip
+    sampled = done.count("nuts")
+    typer.echo(
+        f"{len(done)} galaxies: {len(done) - sampled} by importance weights (Pareto k below "
+        f"{TRUSTED}), {sampled} by NUTS; without spectra, or with nothing else, and so left out: "
+        f"{left_out}; model: {checkpoint or 'shipped'}"
+    )
+    typer.echo(
+        f"{output}: {draws} draws of redshift and flux density (1e-17 erg/s/cm2/Angstrom) at each "
+        "galaxy's first aperture; group refinement: how each was inferred."
+    )
 
 
 @app.command()
@@ -370,9 +426,19 @@ def calibrate(
     draws: Annotated[
         Path | None, typer.Option(help="Answers of any model instead: an .npz archive.")
     ] = None,
+    manga: Annotated[
+        list[Path] | None,
+        typer.Option(help="LOGCUBE or MAPS of MaNGA instead, or a folder; may be repeated."),
+    ] = None,
+    images: Annotated[
+        list[Path] | None,
+        typer.Option(help="FITS cutouts to predict its cubes from, not its own images."),
+    ] = None,
 ) -> None:
     """Is a posterior right? One HTML report, and the same as JSON beside it.
 
+    With --manga cubes are predicted from the files' own images, or from --images, and held
+    against what the files hold; without CHECKPOINT by the shipped model.
     A model that keeps a repair is judged without it and with it; for others one is fitted.
     The keys of an archive: z_true with z_draws (draw, galaxy), or z_pdf (galaxy, grid) and z_grid;
     spectrum_true (galaxy, pixel) with spectrum_draws (draw, galaxy, pixel) and rest_wavelength
@@ -380,6 +446,9 @@ def calibrate(
     observed; split (galaxy,), "recalibrate" to fit a repair and "report". Not all are needed.
     """
     with _one_line_errors(), _progress("{task.fields[doing]}") as bar:
+        if manga or images:
+            typer.echo(_calibrate_manga(checkpoint, manga or [], images or [], output, bar))
+            return
         from probmmae.calibration.provenance import described
         from probmmae.calibration.report import make_report
         from probmmae.calibration.report_html import write_report
@@ -454,6 +523,35 @@ def _train_photometric(
         f"Trained on {model.pit_law.galaxies} galaxies of {data} with {len(model.bands.names)} "
         f"bands, {chosen.catalogue.held_out:.0%} held out; the model is in {out}."
     )
+
+
+def _calibrate_manga(
+    checkpoint: str | None, files: list[Path], images: list[Path], output: Path, bar: Progress
+) -> str:
+    """Hold predicted cubes against MaNGA's; what was written, in words."""
+    from probmmae import __version__
+    from probmmae.calibration.manga_chapter import chapter_files, judge_file
+    from probmmae.calibration.manga_html import write_chapter
+
+    found = chapter_files(files)
+    if images and len(found) > 1:
+        raise ValueError(
+            f"Expected one galaxy with --images; got {len(found)}. Name its LOGCUBE or MAPS file."
+        )
+    task = bar.add_task("galaxies", total=len(found), doing="")
+    model, judged = _model(None if checkpoint in (None, "shipped") else Path(checkpoint)), []
+    for path in found:
+        bar.update(task, doing=path.name)
+        judged.append(judge_file(model, path, images=images))
+        bar.advance(task)
+    made = {
+        "files": ", ".join(path.name for path in found),
+        "images": ", ".join(path.name for path in images) or "the files' own",
+        "model": checkpoint or "shipped",
+        "probmmae": __version__,
+    }
+    beside = write_chapter(judged, made, output)
+    return f"{output}: {len(judged)} galaxies; {beside}: the same for machines."
 
 
 @contextmanager

@@ -27,6 +27,14 @@ class DataConfig:
     """Folder of a dataset on disk; without it galaxies are simulated, never the same one twice."""
     spectra: int = 2
     """Spectra (apertures) simulated per galaxy."""
+    central: float = 0.35
+    """Chance that the first aperture of a simulated galaxy lies at its centre."""
+    several: int = 0
+    """Simulated galaxies that come back again and again with `several_spectra` scattered apertures
+    each, in half of every block, as a few observed cubes would; 0 for none."""
+    several_spectra: int = 8
+    shift: float = 0.0
+    """Simulated scenes are moved by up to this many arcsec, images and apertures together."""
     catalogue: int = 0
     """Extra galaxies per step that are only photometry (they cost little)."""
     catalogue_weight: float = 0.3
@@ -40,8 +48,14 @@ class DataConfig:
         """Check the numbers."""
         if not 0.0 <= self.hide_redshift <= 1.0:
             raise ValueError(f"Expected hide_redshift between 0 and 1; got {self.hide_redshift}.")
-        if self.spectra < 1:
-            raise ValueError(f"Expected at least one spectrum per galaxy; got {self.spectra}.")
+        if self.spectra < 1 or self.several_spectra < 1 or self.several < 0 or self.shift < 0:
+            raise ValueError(
+                "Expected at least one spectrum per galaxy, and several and shift not negative; "
+                f"got spectra {self.spectra}, several_spectra {self.several_spectra}, several "
+                f"{self.several} and shift {self.shift}."
+            )
+        if not 0.0 <= self.central <= 1.0:
+            raise ValueError(f"Expected central between 0 and 1; got {self.central}.")
 
 
 @_STRICT
@@ -67,7 +81,7 @@ class TrainingConfig:
     """Decay of the averaged weights that are saved for use."""
     start_from: str | None = None
     """Folder of an earlier run whose weights this one begins with, where they have the same
-    shape; without it the model is new."""
+    shape, or "shipped"; without it the model is new."""
     frozen: tuple[str, ...] = ()
     """Beginnings of the names of the parameters that stay as they begin."""
     seed: int = 0

@@ -1,46 +1,102 @@
 """Where training blocks come from: the simulator without end, or shards on disk."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from probmmae.batch import Batch, Spectra
 from probmmae.collate import collate
-from probmmae.config import Recipe
+from probmmae.config import DataConfig, Recipe
 from probmmae.dataset import Dataset
 from probmmae.feed import Block
 from probmmae.footprint import Footprint, measured
 from probmmae.galaxy import Galaxy
-from probmmae.simulator.stream import simulate_block, simulate_catalogue
-from probmmae.simulator.survey import EXTENT, SurveySettings
+from probmmae.simulator.stream import block_generator, simulate_block, simulate_catalogue
+from probmmae.simulator.survey import CENTRAL, EXTENT, SurveySettings
 
+_SEVERAL, _SHIFTS = 1 << 41, 1 << 42
+"""Block numbers of galaxies that come back, and of the moves of scenes, start here."""
 _LOOKED_AT = 1024
 """Galaxies of a dataset whose apertures stand for all."""
 
 
 @dataclass(frozen=True)
 class Simulated:
-    """Block i of a seed: galaxies that no other block has."""
+    """Block i of a seed: galaxies that no other block has, but for those that come back."""
 
     seed: int
     galaxies: int
-    spectra: int
-    catalogue: int
+    data: DataConfig
     rank: int
     world: int
 
     def __call__(self, index: int) -> Block:
-        """Simulate block `index`."""
-        number = index * self.world + self.rank
-        settings = SurveySettings(n_spectra=self.spectra)
-        batch, truth = simulate_block(self.seed, number, size=self.galaxies, settings=settings)
+        """Simulate block `index`.
+
+        Raises:
+            ValueError: Fewer galaxies come back than fit half a block.
+        """
+        number, data = index * self.world + self.rank, self.data
+        settings = SurveySettings(n_spectra=data.spectra, central=data.central)
+        again = self.galaxies // 2 if data.several else 0
+        fresh = self.galaxies - again
+        batch, truth = simulate_block(self.seed, number, size=fresh, settings=settings)
+        deep = truth.deep
+        if again:
+            if data.several < again:
+                raise ValueError(
+                    f"Expected several of at least half a batch, {again}; got {data.several}."
+                )
+            scattered = SurveySettings(n_spectra=data.several_spectra, central=0.0)
+            place = _SEVERAL + number % (data.several // again)
+            other, known = simulate_block(self.seed, place, size=again, settings=scattered)
+            batch = _together(batch, other)
+            most = batch.spectra.flux.shape[1]
+            deep = _widened(deep, most).join([_widened(known.deep, most)])
+        if data.shift > 0:
+            generator = block_generator(self.seed, _SHIFTS + number)
+            batch, deep = _moved(batch, deep, data.shift, generator)
         catalogue = None
-        if self.catalogue > 0:
-            catalogue = simulate_catalogue(self.seed, number, self.catalogue)
-        return Block(batch, truth.deep, catalogue)
+        if data.catalogue > 0:
+            catalogue = simulate_catalogue(self.seed, number, data.catalogue)
+        return Block(batch, deep, catalogue)
+
+
+def _together(first: Batch, second: Batch) -> Batch:
+    """Galaxies of both, with as many rows for spectra as the richer has."""
+    most = max(first.spectra.flux.shape[1], second.spectra.flux.shape[1])
+    one, other = (
+        replace(batch, spectra=_widened(batch.spectra, most)) for batch in (first, second)
+    )
+    return one.join([other])
+
+
+def _widened(spectra: Spectra, count: int) -> Spectra:
+    """With rows in which nothing is measured until there are `count`."""
+    have = spectra.flux.shape[1]
+    row = torch.arange(count)
+    wide = spectra.map(lambda part: part[:, row.clamp(max=have - 1)])
+    known = (row < have)[:, None]
+    return replace(wide, flux=wide.flux * known, ivar=wide.ivar * known)
+
+
+def _moved(
+    batch: Batch, deep: Spectra, reach: float, generator: torch.Generator
+) -> tuple[Batch, Spectra]:
+    """Every galaxy, its image and its apertures somewhere else in the field of view."""
+    by = reach * (2 * torch.rand(len(batch), 2, generator=generator) - 1)
+    across = torch.cat([by, torch.zeros_like(by)], dim=1)[:, None]
+
+    def move(spectra: Spectra) -> Spectra:
+        return replace(spectra, aperture=spectra.aperture + across)
+
+    images = replace(batch.images, centre=batch.images.centre + by)
+    return replace(batch, images=images, spectra=move(batch.spectra)), move(deep)
 
 
 @dataclass(frozen=True)
@@ -100,7 +156,7 @@ def block_maker(recipe: Recipe, rank: int = 0, world: int = 1) -> Callable[[int]
     training, data = recipe.training, recipe.data
     if data.shards is not None:
         return Stored(Path(data.shards), training.seed, training.batch, rank, world)
-    return Simulated(training.seed, training.batch, data.spectra, data.catalogue, rank, world)
+    return Simulated(training.seed, training.batch, data, rank, world)
 
 
 def footprint(recipe: Recipe) -> Footprint | None:
@@ -111,5 +167,8 @@ def footprint(recipe: Recipe) -> Footprint | None:
     if recipe.data.shards is not None:
         galaxies = Dataset(Path(recipe.data.shards)).galaxies("train", seed=0)
         return measured(islice(galaxies, _LOOKED_AT))
-    reach = SurveySettings().reach
-    return Footprint(reach * EXTENT[1], reach, recipe.data.spectra)
+    data, reach = recipe.data, SurveySettings().reach
+    if data.central == 1.0 and data.spectra == 1 and not data.several:
+        return Footprint(CENTRAL, None, 1)
+    most = max(data.spectra, data.several_spectra if data.several else 1)
+    return Footprint(reach * EXTENT[1], reach, most)

@@ -100,7 +100,8 @@ def new_state(recipe: Recipe) -> State:
     if training.start_from is None:
         model = new_model(recipe)
     else:
-        earlier = checkpoint.read(Path(training.start_from))
+        shipped = training.start_from == "shipped"
+        earlier = checkpoint.read(checkpoint.SHIPPED if shipped else Path(training.start_from))
         model = _continued(recipe, earlier)
         seen = earlier.footprint if seen is None else seen.joined(earlier.footprint)
     return State(model, _copy(model), _optimiser(model, recipe), 0, seen)

@@ -3,7 +3,8 @@
 Traps: wavelengths are those of HDU WAVE, since its header's logarithmic axis is read as metres by
 some; columns grow to the west; IVAR and MASK carry no unit, and a pixel with any of the bits of
 `BAD` is missing; fluxes are not corrected for Galactic dust. Noise is correlated between spaxels
-(GCORREL and its like). The redshift is not in the file.
+(GCORREL and its like). The redshift is not in the file; that of a MAPS file of the same galaxy in
+the same folder is taken.
 
 A spaxel is a spectrum through the aperture that blurs as much (`spaxels.equivalent_aperture`),
 with all of that aperture's light. Spaxels of 0.5 arcsec behind 2.5 arcsec repeat each other:
@@ -47,6 +48,8 @@ DRP3QUAL = {
     "UNUSUAL": 14, "CRITICAL": 30,
 }  # fmt: skip
 _BANDS = "griz"
+_LIGHT = 299792.458
+"""km/s."""
 _FIBRE_SPACING = 2.0
 """arcsec."""
 _HELD = 0.8
@@ -104,13 +107,29 @@ def read(
 
     Args:
         path: the file.
-        redshift: where it is known; the file does not say.
+        redshift: where it is known; by default that of a MAPS file beside it, if there is one.
         every: take each n-th spaxel in x and in y; None takes them 2 arcsec apart, 1 takes all.
 
     Raises:
         ValueError: a damaged file, a missing HDU, arrays that do not belong together.
     """
-    yield to_galaxy(read_cube(path), redshift=redshift, every=every)
+    cube = read_cube(path)
+    known = redshift_beside(path, cube.name) if redshift is None else redshift
+    yield to_galaxy(cube, redshift=known, every=every)
+
+
+def redshift_beside(path: Path, name: str) -> float | None:
+    """SCINPVEL / c of a MAPS file of the same galaxy in the same folder.
+
+    Args:
+        path: of the LOGCUBE.
+        name: of the galaxy, manga-PLATE-IFU.
+    """
+    for other in sorted(path.parent.glob(f"{name}-MAPS*.fits*")):
+        with fits_file(other) as opened:
+            if "SCINPVEL" in opened[0].header:
+                return float(opened[0].header["SCINPVEL"]) / _LIGHT
+    return None
 
 
 def read_cube(path: Path) -> LogCube:

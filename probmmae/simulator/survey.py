@@ -30,6 +30,8 @@ DEEP = 10.0
 """How many times smaller the noise of the deep spectra is."""
 EXTENT = (0.4, 6.0)
 """arcsec: apertures are scattered as if effective radii lay between these."""
+CENTRAL = 0.05
+"""arcsec: central apertures lie within this distance of the centre."""
 
 #: Point-source depth relative to r and dark-sky brightness (AB mag an arcsec^2), by band letter.
 _DEPTH = {"u": -0.9, "g": 0.25, "r": 0.0, "i": -0.2, "z": -0.9, "y": -1.5}
@@ -217,7 +219,7 @@ def _apertures(population: Population, generator: Generator, settings: SurveySet
     central[:, 1:] = False
     # Uniform in radius: more in the middle than uniform in area, where the light is.
     extent = settings.reach * population.r_eff.clamp(*EXTENT)
-    distance = torch.where(central, 0.05 * uniform(), extent[:, None] * uniform())
+    distance = torch.where(central, CENTRAL * uniform(), extent[:, None] * uniform())
     angle = 2 * math.pi * uniform()
     diameters = torch.tensor([1.5, 2.0, 3.0])
     chosen = diameters[torch.randint(0, 3, shape, generator=generator)]

@@ -1,0 +1,120 @@
+"""benchmarks/results/ifu.json: cubes predicted from images, held against true and real ones.
+
+`python benchmarks/ifu_job.py --data ../shared/data` runs part by part; every part is kept in
+`runs/ifu` and, where it is there already, not run again, so that a run that was stopped goes on.
+`--parts` chooses some; whatever is there goes into the results.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ifu_cost import cost_figures
+from ifu_real import abell_part, maps_part, real_figures
+from ifu_scores import simulated_figures
+from ifu_simulated import galaxies, interpolated, predicted
+from results_file import Figure, figure, write_results
+
+from probmmae.calibration.map_scores import GalaxyMaps
+from probmmae.checkpoint import SHIPPED, read
+from probmmae.inference.posterior import Model, load
+
+SEED = 4
+GALAXIES, DRAWS = 48, 48
+
+NOT_MEASURED = (
+    ("scattered fibres against cubes: CRPS of the H-alpha map over that of the cube-trained model",
+     "at most 1.05"),
+    ("central fibres and 3,000 galaxies with cubes: CRPS of the H-alpha map over that of the "
+     "cube-trained model", "at most 1.10"),
+    ("central fibres and 3,000 galaxies with cubes: coverage of 90 % intervals of spaxels and "
+     "integrals", "0.88 to 0.92"),
+    ("central fibres and 300 galaxies with cubes: coverage of 90 % intervals of integrals",
+     "0.85 to 0.93"),
+    ("central fibres alone: coverage of 90 % intervals of spaxels beyond one half-light radius",
+     "reported; expected to fail"),
+)  # fmt: skip
+"""Goals of the comparison of training sets: `make ifu-models` trains them, in days of one core."""
+
+
+def main() -> None:
+    """Run what is missing and write the results."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--galaxies", type=int, default=GALAXIES)
+    parser.add_argument("--draws", type=int, default=DRAWS)
+    parser.add_argument("--runs", type=Path, default=Path("runs/ifu"))
+    parser.add_argument("--parts", nargs="*", default=["cost", "simulated", "maps", "abell"])
+    options = parser.parse_args()
+    model = load()
+    folder = options.runs / read(SHIPPED).info["sha256"][:12]
+    folder.mkdir(parents=True, exist_ok=True)
+    whole: list[Figure] = []
+    if "cost" in options.parts:
+        _once(folder / "cost.json", lambda: cost_figures(model))
+    if "simulated" in options.parts:
+        simulate(model, folder, count=options.galaxies, draws=options.draws)
+    if options.data is not None:
+        for name, part in (("maps", maps_part), ("abell", abell_part)):
+            if name in options.parts:
+                part(model, options.data, folder, draws=options.draws)
+    whole += _kept(folder / "cost.json")
+    pairs = stored(folder)
+    if len(pairs) > 1:
+        whole += simulated_figures(*zip(*pairs, strict=True), seed=SEED)
+    whole += real_figures(folder)
+    whole += [figure(name, np.nan, goal=goal) for name, goal in NOT_MEASURED]
+    command = f"make ifu  # {len(pairs)} simulated galaxies, {options.draws} draws"
+    print(write_results("ifu", command, seed=SEED, figures=whole))
+
+
+def simulate(model: Model, folder: Path, *, count: int, draws: int) -> None:
+    """The model's and the rival's maps of every galaxy that is not there yet."""
+    for index, known in enumerate(galaxies(count)):
+        path = folder / f"simulated-{index:03d}.npz"
+        if path.is_file():
+            continue
+        began = time.monotonic()
+        ours = predicted(model, known, draws=draws, seed=SEED)
+        rival = interpolated(known, ours, draws=draws, seed=SEED)
+        _save(path, drawn=ours.drawn, rival=rival.drawn, known=ours.known, radius=ours.radius)
+        print(f"{path.name}: {time.monotonic() - began:.0f} s", flush=True)
+
+
+def stored(folder: Path) -> list[tuple[GalaxyMaps, GalaxyMaps]]:
+    """Ours and the rival's of every simulated galaxy that is there."""
+    found = []
+    for path in sorted(folder.glob("simulated-*.npz")):
+        with np.load(path) as told:
+            known, radius = told["known"], told["radius"]
+            found.append(tuple(
+                GalaxyMaps(path.stem, told[name], known, np.zeros_like(known), radius)
+                for name in ("drawn", "rival")
+            ))  # fmt: skip
+    return found
+
+
+def _save(path: Path, **arrays: Any) -> None:
+    partial = path.with_suffix(".partial.npz")
+    np.savez(partial, **arrays)
+    partial.rename(path)
+
+
+def _once(path: Path, make: Callable[[], Sequence[Figure]]) -> None:
+    if path.is_file():
+        return
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(make()))
+    partial.rename(path)
+
+
+def _kept(path: Path) -> list[Figure]:
+    return json.loads(path.read_text()) if path.is_file() else []
+
+
+if __name__ == "__main__":
+    main()
