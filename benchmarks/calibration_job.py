@@ -2,102 +2,157 @@
 
 Galaxies of the report's seed, which neither training nor the repair saw, are judged twice: as the
 network answers and after repair, overall and in bins of what is known without the truth. `make
-calibration` fits the repair first. What the diagnostics cost is measured beside: the full report,
-and ranks and TARP against sbi.diagnostics on the same arrays.
+calibration` fits the repair first. A part of it that loses by a proper score here is taken out of
+the checkpoint's repair, and its figures after repair are those before. What the diagnostics cost
+is measured beside (`calibration_cost.py`). Parts can be run apart: their figures are kept in a
+folder and joined at the end.
 """
 
 import argparse
-import resource
-import subprocess
-import tempfile
-import time
-from collections.abc import Mapping
-from functools import partial
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from calibration_cost import calpit_figures, report_cost, sbi_cost
+from calibration_figures import Conditions, lost, pixel_figures, ratio, scalar_figures
+from main_job import keep
 from numpy.typing import NDArray
-from report_set import GRID, REPORT_SEED, Sample, aperture_snr, sample, shown
+from report_set import GRID, RECALIBRATE_SEED, REPORT_SEED, Sample, aperture_snr, sample, shown
 from results_file import (
     Figure,
-    at_least,
-    at_most,
     figure,
     pit_figure,
-    score_figure,
-    within,
     write_results,
 )
-from spectrum_job import EVERY, Answers, collect, network_draws, true_features
+from spectrum_job import Answers, collect, network_draws, true_features
 
 from probmmae.batch import Batch
-from probmmae.calibration.answers import FEWEST_GALAXIES, Drawn, Job, Vectors
-from probmmae.calibration.conditional import conditional_result
-from probmmae.calibration.coverage import clustered_coverage, coverage
+from probmmae.calibration.answers import FEWEST_GALAXIES
 from probmmae.calibration.evidence import Evidence, draw_evidence, quantile_evidence
 from probmmae.calibration.features import FEATURES
 from probmmae.calibration.fit_repair import SHOWN
-from probmmae.calibration.ranks import sbc_ranks
-from probmmae.calibration.report import make_report
-from probmmae.calibration.scores import ratio_of_means
-from probmmae.calibration.tarp import tarp_result
+from probmmae.checkpoint import SHIPPED
 from probmmae.inference.pit_map import PitMap
 from probmmae.inference.posterior import Model, load
 from probmmae.inference.redshifts import exact
-from probmmae.inference.repair import REFERENCE, joined, kinds, signal_to_noise
+from probmmae.inference.repair import (
+    REFERENCE,
+    Repair,
+    joined,
+    redshift_from,
+    spectra_from,
+    write_repair,
+)
+from probmmae.inference.shown import kinds, signal_to_noise, spectrum_covariates
 from probmmae.masking import observe_part
 from probmmae.tokens import galaxy_scale
 
-LOW, HIGH = 0.885, 0.915
-"""Goal of every coverage of 90 % intervals."""
-LOSS = 1.02
-"""Goal of the CRPS after repair over that before."""
-FEWEST = 200
-"""Galaxies of a bin that is judged."""
-REDSHIFTS = ("image", "photometry", "spectrum", "pieces", "mixture")
+PARTS = ("cost", "sbi", "calpit", "redshift", "spectrum")
+REDSHIFTS = {
+    "image": ("image",), "photometry": ("photometry",), "spectrum": ("spectrum", "pieces"),
+    "mixture": ("mixture",),
+}  # fmt: skip
+"""Kinds of evidence, and what of each kind is shown."""
+SPECTRA = {"image": "image", "spectrum": "pieces"}
 LABELS = {"pieces": "masked spectrum (75 %)"}
 WHENS = ("before repair", "after repair")
+GONE = "it did not help on the galaxies of the report"
+"""Why a part is taken out of the repair."""
 _CHUNK = 16
 """Galaxies whose spectra are in memory."""
 _LEVELS = (np.arange(400) + 0.5) / 400
 """Quantiles of a redshift that its scores are made of."""
 
-Conditions = Mapping[str, NDArray[Any]]
-
 
 def main() -> None:
-    """Measure, and write the file."""
+    """Measure the parts that are asked for, then join all that are there."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--checkpoint", type=Path, default=None, help="default: the shipped one")
+    parser.add_argument(
+        "--checkpoint", type=Path, default=SHIPPED, help="default: the shipped one"
+    )
+    parser.add_argument("--parts", nargs="*", default=list(PARTS), choices=PARTS)
     parser.add_argument("--galaxies", type=int, default=2048)
-    parser.add_argument("--draws", type=int, default=100)
+    parser.add_argument("--draws", type=int, default=50)
     parser.add_argument(
         "--cost", type=int, nargs=2, default=(10_000, 1000), help="galaxies and draws to time"
     )
     parser.add_argument("--sbi", default=None, help="python of an environment with sbi")
+    parser.add_argument("--calpit", default=None, help="python of an environment with Cal-PIT")
     parser.add_argument("--seed", type=int, default=REPORT_SEED)
+    parser.add_argument("--work", type=Path, default=Path("runs/calibration"))
     parser.add_argument("--out", type=Path, default=None, help="folder of the results file")
     options = parser.parse_args()
-    # First: the peak of the memory is then that of the report.
-    figures = report_cost(*options.cost, seed=options.seed)
-    figures += peer_cost(*options.cost, seed=options.seed, python=options.sbi)
+    options.work.mkdir(parents=True, exist_ok=True)
     model = load(options.checkpoint)
     if model.repair is None:
         parser.error("Expected a checkpoint with a repair; got none. Run probmmae repair first.")
-    report = sample(options.galaxies, options.seed)
-    for what in REDSHIFTS:
-        figures += redshift_figures(model, report, what)
-    for what in ("image", "pieces"):
-        figures += spectrum_figures(model, report, what, draws=options.draws, seed=options.seed)
-    command = f"make calibration  # {options.galaxies} galaxies, {options.draws} draws"
+    galaxies: list[Sample] = []
+
+    def report() -> Sample:
+        if not galaxies:
+            galaxies.append(sample(options.galaxies, options.seed))
+        return galaxies[0]
+
+    def redshift() -> list[Figure]:
+        return judged_redshifts(model, report(), options.checkpoint)
+
+    def spectrum() -> list[Figure]:
+        return judged_spectra(
+            model, report(), options.checkpoint, draws=options.draws, seed=options.seed
+        )
+
+    # The cost first: the peak of the memory is then that of the report.
+    jobs: dict[str, Callable[[], list[Figure]]] = {
+        "cost": lambda: report_cost(*options.cost, seed=options.seed),
+        "sbi": lambda: sbi_cost(*options.cost, seed=options.seed, python=options.sbi),
+        "calpit": lambda: calpit_figures(
+            model.network, seeds=(RECALIBRATE_SEED, options.seed), python=options.calpit
+        ),
+        "redshift": redshift,
+        "spectrum": spectrum,
+    }
+    for name in options.parts:
+        keep(options.work / f"{name}.json", jobs[name]())
+    paths = [options.work / f"{name}.json" for name in PARTS]
+    figures = [one for path in paths if path.is_file() for one in json.loads(path.read_text())]
+    apart = "" if options.parts == list(PARTS) else ", parts run apart"
+    command = f"make calibration  # {options.galaxies} galaxies, {options.draws} draws{apart}"
     folder = {} if options.out is None else {"folder": options.out}
     path = write_results("calibration", command, seed=options.seed, figures=figures, **folder)
     missed = [one for one in figures if one["met"] is False]
     print(f"{path}: {len(figures)} figures, {len(missed)} miss their goal")
     for one in missed:
         print(f"  {one['name']} = {one['value']} (goal {one['goal']})")
+
+
+def settle(model: Model, folder: Path, name: str, gain: NDArray[Any] | None) -> Figure:
+    """Take a part out of the repair if it loses by a proper score, and write what is left.
+
+    Args:
+        model: Its repair is replaced.
+        folder: Of the checkpoint.
+        name: Of the part.
+        gain: Of each galaxy by a proper score, positive where repair is better; None where the
+            repair holds no such part.
+    """
+    kept: Repair | None = model.repair
+    assert kept is not None
+    if gain is None:
+        why = kept.left_out.get(name, "none was fitted")
+        return figure(f"{name}: on by default (left as it is: {why})", 0.0)
+    if (mean := float(np.nanmean(gain))) <= 0:
+        model.repair = kept.without(name, GONE)
+        write_repair(folder, model.repair)
+        print(f"{name}: taken out, {GONE}")
+    error = 1.96 * float(np.nanstd(gain)) / len(gain) ** 0.5
+    return figure(
+        f"{name}: gain by repair (a proper score), on by default if positive",
+        mean, interval=(mean - error, mean + error), n=len(gain),
+    )  # fmt: skip
 
 
 def shown_as(batch: Batch, what: str) -> Batch:
@@ -111,8 +166,38 @@ def shown_as(batch: Batch, what: str) -> Batch:
     )
 
 
+def judged_redshifts(model: Model, report: Sample, folder: Path) -> list[Figure]:
+    """Redshifts from every kind of evidence; a kind that does not help is taken out."""
+    figures = []
+    for kind, whats in REDSHIFTS.items():
+        said = {what: redshift_answers(model, report, what) for what in whats}
+        repaired = model.repair is not None and kind in model.repair.redshift
+        gain = np.concatenate([one.gain for one in said.values()])
+        figures.append(settle(model, folder, redshift_from(kind), gain if repaired else None))
+        if repaired and model.repair is not None and kind not in model.repair.redshift:
+            said = {what: redshift_answers(model, report, what) for what in whats}
+        for what, one in said.items():
+            figures += redshift_figures(f"{LABELS.get(what, what)} to redshift", one)
+    return figures
+
+
+@dataclass(frozen=True)
+class Redshifts:
+    """What is said of every galaxy's redshift, before and after repair."""
+
+    judged: tuple[Evidence, Evidence]
+    told: Conditions
+    """What is known of the galaxies without the truth."""
+
+    @property
+    def gain(self) -> NDArray[Any]:
+        """Of each galaxy by repair: its CRPS falls by this share of the mean."""
+        before, after = (one.crps_values for one in self.judged)
+        return np.asarray((before - after) / before.mean())
+
+
 @torch.no_grad()
-def redshift_figures(model: Model, report: Sample, what: str) -> list[Figure]:
+def redshift_answers(model: Model, report: Sample, what: str) -> Redshifts:
     """p(z | what is shown), before and after."""
     rows: dict[str, list[NDArray[Any]]] = {}
     for part in report.chunks():
@@ -147,7 +232,7 @@ def redshift_figures(model: Model, report: Sample, what: str) -> list[Figure]:
         if name.startswith("condition ")
     }
     label = f"{LABELS.get(what, what)} to redshift"
-    judged = [
+    before, after = (
         quantile_evidence(
             f"{label} {when}",
             whole[f"{when} quantiles"],
@@ -158,13 +243,18 @@ def redshift_figures(model: Model, report: Sample, what: str) -> list[Figure]:
             generator=np.random.default_rng(0),
         )
         for when in WHENS
-    ]
+    )
+    return Redshifts((before, after), told)
+
+
+def redshift_figures(label: str, said: Redshifts) -> list[Figure]:
+    """Scores, PIT, coverage overall and in bins, before and after; goals are those after."""
     figures = []
-    for when, evidence in zip(WHENS, judged, strict=True):
+    for when, evidence in zip(WHENS, said.judged, strict=True):
         goals = when == WHENS[1]
-        figures += scalar_figures(evidence, told, goals=goals)
+        figures += scalar_figures(evidence, said.told, goals=goals)
         figures.append(pit_figure(evidence.name, evidence.pit, goals=goals))
-    return [*figures, lost(label, *judged)]
+    return [*figures, lost(label, *said.judged)]
 
 
 def conditions_of(batch: Batch) -> dict[str, NDArray[Any]]:
@@ -175,18 +265,40 @@ def conditions_of(batch: Batch) -> dict[str, NDArray[Any]]:
     }
 
 
-def spectrum_figures(
-    model: Model, report: Sample, what: str, *, draws: int, seed: int
+def judged_spectra(
+    model: Model, report: Sample, folder: Path, *, draws: int, seed: int
 ) -> list[Figure]:
-    """Features and pixels of spectra at the true redshift, before and after."""
-    label = f"{LABELS.get(what, what)} to spectrum"
+    """Spectra at the true redshift from each kind; a kind that does not help is taken out."""
+    figures = []
+    for kind, what in SPECTRA.items():
+        before, after = spectrum_answers(model, report, what, draws=draws, seed=seed)
+        repaired = model.repair is not None and kind in model.repair.spectrum
+        scores = [np.nanmean(one.crps, axis=1) for one in (before, after)]
+        gain = (scores[0] - scores[1]) / scores[0].mean() if repaired else None
+        figures.append(settle(model, folder, spectra_from(kind), gain))
+        if repaired and model.repair is not None and kind not in model.repair.spectrum:
+            after = before
+        label = f"{LABELS.get(what, what)} to spectrum"
+        figures += spectrum_figures(label, (before, after), report)
+    return figures
+
+
+def spectrum_answers(
+    model: Model, report: Sample, what: str, *, draws: int, seed: int
+) -> tuple[Answers, Answers]:
+    """Draws reduced to features and pixels, before and after."""
     plain = network_draws(model.network, what, draws, seed)
     parts: tuple[list[Answers], list[Answers]] = ([], [])
     for number, part in enumerate(report.chunks(_CHUNK)):
         flux = plain(part, number * _CHUNK)
         for rows, drawn in zip(parts, (flux, stretched(model, part, what, flux)), strict=True):
             rows.append(collect(part, lambda *_, drawn=drawn: drawn, seed=seed + number))
-    said = [side_by_side(rows) for rows in parts]
+    before, after = (side_by_side(rows) for rows in parts)
+    return before, after
+
+
+def spectrum_figures(label: str, said: tuple[Answers, Answers], report: Sample) -> list[Figure]:
+    """Features and pixels, before and after; goals are those after."""
     truth = true_features(report)
     where = report.batch.spectra.aperture[:, 0]
     told = {
@@ -211,19 +323,20 @@ def spectrum_figures(
         figures.append(lost(f"{label}: {name}", *judged))
     for when, one in zip(WHENS, said, strict=True):
         figures += pixel_figures(f"{label}: pixels {when}", one, told, goals=when == WHENS[1])
-    scores = [one.crps.mean(axis=1) for one in said]
-    return [*figures, _ratio(f"{label}: pixels", scores[1], scores[0])]
+    scores = [np.nanmean(one.crps, axis=1) for one in said]
+    return [*figures, ratio(f"{label}: pixels", scores[1], scores[0])]
 
 
 def stretched(model: Model, part: Sample, what: str, flux: NDArray[Any]) -> NDArray[Any]:
     """Draws on `GRID` after repair, shape (draw, galaxy, pixel)."""
     seen, new = shown(part.batch, what), flux.astype(np.float64)
     z, ratio = part.truth.z.double().numpy(), signal_to_noise(seen)
+    told = spectrum_covariates(seen)
     for row, kind in enumerate(kinds(seen)):
-        stretch = model.repair.spectrum.get(kind) if model.repair is not None else None
-        if stretch is not None:
+        fitted = model.repair.spectrum.get(kind) if model.repair is not None else None
+        if fitted is not None:
             # The reference grid is every sixth pixel of this one.
-            new[:, row] = stretch.apply(
+            new[:, row] = fitted.of({name: at[[row]] for name, at in told.items()}).apply(
                 new[:, row],
                 new[:, row, ::6][:, : len(REFERENCE)],
                 rest_wavelength=GRID.numpy() / (1 + z[row]),
@@ -232,7 +345,7 @@ def stretched(model: Model, part: Sample, what: str, flux: NDArray[Any]) -> NDAr
     return new
 
 
-def side_by_side(parts: list[Answers]) -> Answers:
+def side_by_side(parts: Sequence[Answers]) -> Answers:
     """The answers on all galaxies."""
     features = {
         name: np.concatenate([one.features[name] for one in parts], axis=1) for name in FEATURES
@@ -240,166 +353,6 @@ def side_by_side(parts: list[Answers]) -> Answers:
     arrays = (np.concatenate([getattr(one, name) for one in parts])
               for name in ("pit", "crps", "mean"))  # fmt: skip
     return Answers(features, *arrays)
-
-
-def scalar_figures(evidence: Evidence, told: Conditions, *, goals: bool) -> list[Figure]:
-    """CRPS, coverage, and coverage in bins."""
-    figures = [score_figure(evidence.scores[0], name=f"{evidence.name}: CRPS")]
-    for level in (0.5, 0.9):
-        found = evidence.at(level)
-        aim = goals and level == 0.9
-        figures.append(
-            score_figure(
-                found,
-                name=f"{evidence.name}: coverage of {level:.0%} intervals",
-                goal=f"{LOW} to {HIGH}" if aim else None,
-                met=within(found.value, LOW, HIGH) if aim else None,
-            )
-        )
-    return [*figures, *bin_figures(evidence.name, evidence.pit_values, told, goals=goals)]
-
-
-def pixel_figures(name: str, answers: Answers, told: Conditions, *, goals: bool) -> list[Figure]:
-    """The same of pixels, galaxies counted."""
-    rest = GRID.numpy()[::EVERY] / (1 + np.asarray(told["redshift"])[:, None])
-    figures = []
-    for found in clustered_coverage(answers.pit, levels=(0.5, 0.9)):
-        aim = goals and found.level == 0.9
-        figures.append(
-            score_figure(
-                found,
-                name=f"{name}: coverage of {found.level:.0%} intervals",
-                goal=f"{LOW} to {HIGH}" if aim else None,
-                met=within(found.value, LOW, HIGH) if aim else None,
-            )
-        )
-    wide = {**told, "rest wavelength": rest}
-    return [*figures, *bin_figures(name, answers.pit, wide, goals=goals)]
-
-
-def bin_figures(name: str, pit: NDArray[Any], told: Conditions, *, goals: bool) -> list[Figure]:
-    """Bins whose 90 % coverage is outside its corrected 99 % band, and the worst of them."""
-
-    def test(values: NDArray[Any]) -> float:
-        count = coverage if values.ndim == 1 else clustered_coverage
-        return float(count(values, levels=(0.9,))[0].p_value)
-
-    if np.isfinite(pit.reshape(len(pit), -1)).any(axis=1).sum() < 5 * FEWEST:
-        return []
-    found = conditional_result(pit, told, bins=5, fewest=FEWEST, test=test)
-    outside = sum(cell.adjusted <= 1 - found.confidence for cell in found.cells)
-    worst = found.worst[0]
-    return [
-        figure(
-            f"{name}: bins of {FEWEST} galaxies or more whose 90 % coverage is outside its band",
-            outside,
-            n=len(found.cells),
-            goal="0" if goals else None,
-            met=outside == 0 if goals else None,
-        ),
-        score_figure(
-            worst.coverage, name=f"{name}: 90 % coverage of its worst bin, {worst.condition} "
-            f"{worst.label}"
-        ),
-    ]  # fmt: skip
-
-
-def lost(label: str, before: Evidence, after: Evidence) -> Figure:
-    """CRPS after repair over that before, galaxy by galaxy."""
-    return _ratio(label, after.crps_values, before.crps_values)
-
-
-def _ratio(label: str, after: NDArray[Any], before: NDArray[Any]) -> Figure:
-    ratio = ratio_of_means("ratio", after, before)
-    name = f"{label}: CRPS after repair over before"
-    return score_figure(ratio, name=name, goal=f"at most {LOSS}", met=at_most(ratio.value, LOSS))
-
-
-def report_cost(galaxies: int, draws: int, *, seed: int) -> list[Figure]:
-    """The full report on exact answers: redshifts, five features and vectors of twenty numbers."""
-    rng = np.random.default_rng(seed)
-    normal = partial(rng.standard_normal, dtype=np.float32)
-    centre = normal((galaxies, 26))
-    truth = (centre + normal((galaxies, 26))).astype(np.float64)
-    made = normal((draws, galaxies, 26)) + centre
-    told = {"magnitude": rng.uniform(18, 24, galaxies)}
-    nothing = np.zeros(galaxies, dtype=bool)
-    features = tuple(Drawn(f"feature {k}", made[..., k], truth[:, k]) for k in range(1, 6))
-    rest = np.broadcast_to(np.linspace(3500.0, 7000.0, 20), (galaxies, 20))
-    jobs = [
-        Job("redshift", (Drawn("redshift", made[..., 0], truth[:, 0]),), None, told, nothing),
-        Job("spectra", features, Vectors("spectrum", made[..., 6:], truth[:, 6:], rest), told,
-            nothing),
-    ]  # fmt: skip
-    began = time.perf_counter()
-    make_report(jobs, {})
-    seconds = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
-    size = made.nbytes / 1024**3
-    name = f"full report, {galaxies:,} galaxies x {draws:,} draws"
-    return [
-        figure(f"{name}: seconds", seconds, n=1, goal="at most 600", met=at_most(seconds, 600)),
-        figure(f"{name}: peak memory over that of the draws ({size:.2f} GiB)", peak / size, n=1,
-               goal="at most 4", met=at_most(peak / size, 4)),
-    ]  # fmt: skip
-
-
-def peer_cost(galaxies: int, draws: int, *, seed: int, python: str | None) -> list[Figure]:
-    """Seconds of sbi.diagnostics over ours on the same arrays, on one core; the same answer."""
-    name = f"{galaxies:,} galaxies x {draws:,} draws x 5 quantities"
-    if python is None or (why := _cannot(python)):
-        reason = "no environment with sbi was given" if python is None else why
-        print(f"sbi.diagnostics: not measured, {reason}")
-        return [figure(f"{name}: time of sbi.diagnostics over ours (not measured: {reason})",
-                       float("nan"))]  # fmt: skip
-    rng = np.random.default_rng(seed)
-    centre = 2 * rng.standard_normal((galaxies, 5))
-    truth = centre + rng.standard_normal(centre.shape)
-    made = centre + rng.standard_normal((draws, galaxies, 5))
-    points = rng.uniform(truth.min(axis=0), truth.max(axis=0), size=truth.shape)
-    # Ours divides by the spread of the references: the same arrays for both.
-    made, truth, points = (one / points.std(axis=0) for one in (made, truth, points))
-    with tempfile.TemporaryDirectory() as folder:
-        arrays, out = f"{folder}/arrays.npz", f"{folder}/out.npz"
-        np.savez(arrays, draws=made, truth=truth, references=points)
-        script = Path(__file__).parent / "peers_sbi.py"
-        subprocess.run([python, str(script), "--arrays", arrays, "-o", out], check=True)
-        with np.load(out) as stored:
-            theirs = dict(stored)
-    began = time.perf_counter()
-    ranks = sbc_ranks(made, truth, generator=rng)
-    middle = time.perf_counter()
-    ours = tarp_result(made, truth, generator=rng, references=points)
-    seconds = np.diff([began, middle, time.perf_counter()])
-    same = np.interp(ours.levels, theirs["level"], theirs["coverage"])
-    apart = {
-        "SBC": float(np.mean(ranks != theirs["ranks"])),
-        "TARP": float(np.abs(ours.coverage - same).max()),
-    }
-    figures = []
-    for what, mine, peers in zip(apart, seconds, theirs["seconds"], strict=True):
-        ratio = float(peers / mine)
-        limit = 0.0 if what == "SBC" else 0.01
-        figures += [
-            figure(f"{what}, {name}: time of sbi.diagnostics over ours", ratio, n=1,
-                   goal="at least 10", met=at_least(ratio, 10)),
-            figure(f"{what}, {name}: "
-                   + ("share of ranks that differ" if what == "SBC" else "largest difference"),
-                   apart[what], n=galaxies, goal=f"at most {limit:g}",
-                   met=at_most(apart[what], limit)),
-        ]  # fmt: skip
-    return figures
-
-
-def _cannot(python: str) -> str:
-    """Why `python` cannot import sbi; "" where it can."""
-    try:
-        done = subprocess.run(
-            [python, "-c", "import sbi.diagnostics"], capture_output=True, text=True, check=False
-        )
-    except OSError as error:
-        return str(error)
-    return "" if done.returncode == 0 else done.stderr.strip().splitlines()[-1]
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 From a network and galaxies whose redshift, and perhaps whose noise-free spectrum, is known to a
 `Repair` (`inference/repair.py`). Every galaxy is shown in each kind of evidence that it has, parts
 of it hidden as in training, and asked for its redshift; some are asked for their spectrum at the
-known redshift, too.
+known redshift, too. What does not help on galaxies that it was not fitted on is left out
+(`worth.py`), and the repair says so.
 
 Axes: draw, galaxy, pixel.
 """
@@ -19,25 +20,34 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from probmmae.batch import Batch
+from probmmae.calibration.pit import pit_from_draws
 from probmmae.calibration.recalibrate_local import LEAST_GALAXIES, fit_local
 from probmmae.calibration.recalibrate_spectra import LEAST_GALAXIES as LEAST_SPECTRA
-from probmmae.calibration.recalibrate_spectra import fit_pixel_scale, fit_principal_scale
+from probmmae.calibration.worth import (
+    NO_HELP,
+    law_helps,
+    level_factor_that_helps,
+    pixel_scale_that_helps,
+    said_of,
+)
 from probmmae.checkpoint import Stored
 from probmmae.collate import collate
 from probmmae.dataset import Dataset
 from probmmae.galaxy import FWHM_PER_SIGMA
 from probmmae.inference.amortized import draw, spectra_at
+from probmmae.inference.levels import level, moved
 from probmmae.inference.pit_law import LocalRecalibration
+from probmmae.inference.pit_map import PitMap
 from probmmae.inference.redshifts import exact
 from probmmae.inference.repair import (
     REFERENCE,
     REFERENCE_RESOLUTION,
     Repair,
     SpectrumRepair,
-    covariates,
-    kinds,
-    signal_to_noise,
+    redshift_from,
+    spectra_from,
 )
+from probmmae.inference.shown import covariates, kinds, spectrum_covariates
 from probmmae.instrument import covered, observe
 from probmmae.masking import Task, observe_part
 from probmmae.model import GalaxyModel
@@ -66,8 +76,10 @@ SHOWN = {
 """What is left visible for each kind of evidence."""
 SPECTRA = 768
 """Galaxies of each kind that are asked for their spectrum."""
-DRAWS = 100
+DRAWS = 64
 """Of each spectrum."""
+_EVERY = 3
+"""Pixels of `REFERENCE` that are kept: one in so many."""
 _CHUNK = 8
 """Galaxies whose spectra are drawn at a time."""
 
@@ -89,10 +101,12 @@ class _Answers:
 
     pit: list[FloatArray] = field(default_factory=list)
     told: list[dict[str, FloatArray]] = field(default_factory=list)
+    levels: list[FloatArray] = field(default_factory=list)
+    true_levels: list[FloatArray] = field(default_factory=list)
     draws: list[NDArray[np.float32]] = field(default_factory=list)
     truth: list[FloatArray] = field(default_factory=list)
     rest: list[FloatArray] = field(default_factory=list)
-    snr: list[FloatArray] = field(default_factory=list)
+    told_of_spectra: list[dict[str, FloatArray]] = field(default_factory=list)
 
     @property
     def spectra(self) -> int:
@@ -133,16 +147,26 @@ def fit_repair(
         if watch is not None:
             watch(done)
     rng = np.random.default_rng(seed)
-    laws = {kind: _law(one, rng) for kind, one in answers.items()}
-    stretches = {kind: _stretch(one) for kind, one in answers.items()}
-    redshift = {kind: law for kind, law in laws.items() if law is not None}
-    spectrum = {kind: one for kind, one in stretches.items() if one is not None}
-    if not redshift and not spectrum:
+    redshift: dict[str, LocalRecalibration] = {}
+    spectrum: dict[str, SpectrumRepair] = {}
+    left_out: dict[str, str] = {}
+    for kind, one in answers.items():
+        law, stretch = _law(one, rng), _stretch(one, rng)
+        if isinstance(law, str):
+            left_out[redshift_from(kind)] = law
+        elif law is not None:
+            redshift[kind] = law
+        if isinstance(stretch, str):
+            left_out[spectra_from(kind)] = stretch
+        elif stretch is not None:
+            spectrum[kind] = stretch
+    if not redshift and not spectrum and not left_out:
         raise ValueError(
             f"Expected at least {LEAST_GALAXIES} galaxies with a redshift and one kind of "
             f"evidence; got {done} galaxies. Hold out more."
         )
-    return Repair(redshift, spectrum, weights, source.encode("ascii", "replace").decode())
+    said = source.encode("ascii", "replace").decode()
+    return Repair(redshift, spectrum, left_out, weights, said)
 
 
 def simulated_galaxies(galaxies: int, seed: int) -> Iterator[Held]:
@@ -200,13 +224,20 @@ def _ask(
     answers.told.append(covariates(shown, density))
     if block.spectra is None or answers.spectra >= SPECTRA:
         return
-    truth = block.spectra[rows]
+    truth = block.spectra[rows].double().numpy()
     for start in range(0, len(shown), _CHUNK):
         part = slice(start, start + _CHUNK)
-        answers.draws.append(drawn_spectra(network, shown.take(part), generator, draws=DRAWS))
-        answers.truth.append(truth[part].double().numpy())
-        answers.rest.append(REFERENCE / (1 + shown.z[part, None].double().numpy()))
-        answers.snr.append(signal_to_noise(shown.take(part)))
+        some = shown.take(part)
+        draws = drawn_spectra(network, some, generator, draws=DRAWS)
+        for row in range(len(some)):
+            both = np.concatenate([draws[:, row], truth[part][row][None]])
+            *own, true = level(both)
+            answers.levels.append(np.array(own))
+            answers.true_levels.append(np.array(true))
+        answers.draws.append(draws[:, :, ::_EVERY])
+        answers.truth.append(truth[part][:, ::_EVERY])
+        answers.rest.append(REFERENCE[::_EVERY] / (1 + some.z[:, None].double().numpy()))
+        answers.told_of_spectra.append(spectrum_covariates(some))
 
 
 def drawn_spectra(
@@ -241,24 +272,48 @@ def _grid(galaxies: int) -> tuple[Tensor, Tensor]:
     return wavelength, wavelength / REFERENCE_RESOLUTION / FWHM_PER_SIGMA
 
 
-def _law(answers: _Answers, generator: np.random.Generator) -> LocalRecalibration | None:
+def _law(answers: _Answers, generator: np.random.Generator) -> LocalRecalibration | str | None:
+    """The law of a redshift's PIT; why it is left out; None where galaxies are too few."""
     if sum(map(len, answers.pit)) < LEAST_GALAXIES:
         return None
-    told = {
-        name: np.concatenate([part[name] for part in answers.told]) for name in answers.told[0]
-    }
-    return fit_local(np.concatenate(answers.pit), told, generator=generator)
+    law = fit_local(np.concatenate(answers.pit), _columns(answers.told), generator=generator)
+    return law if law_helps(law) else f"{NO_HELP} ({said_of(law)})"
 
 
-def _stretch(answers: _Answers) -> SpectrumRepair | None:
+def _stretch(answers: _Answers, generator: np.random.Generator) -> SpectrumRepair | str | None:
+    """What is done to spectra; why they are left as they are; None where galaxies are too few."""
     if answers.spectra < LEAST_SPECTRA:
         return None
     draws, truth = np.concatenate(answers.draws, axis=1), np.concatenate(answers.truth)
-    principal = fit_principal_scale(draws, truth)
-    pixel = fit_pixel_scale(
-        principal.apply(draws),
+    told = _columns(answers.told_of_spectra)
+    levels, true_levels = np.stack(answers.levels, axis=1), np.array(answers.true_levels)
+    whole = np.isfinite(levels).all(axis=0) & np.isfinite(true_levels)
+    factor, gains = level_factor_that_helps(
+        levels[:, whole], true_levels[whole], generator=generator
+    )
+    new, law = np.array([moved(one, factor, None) for one in levels.T]).T, None
+    if whole.sum() >= LEAST_GALAXIES:
+        pit = pit_from_draws(new, true_levels, generator=generator)
+        found = fit_local(pit, told, generator=generator)
+        gains += f", {said_of(found)}"
+        if law_helps(found):
+            law, maps = found, found.pit_map(told).knot_density
+            new = np.stack(
+                [moved(one, 1.0, PitMap(row[None])) for one, row in zip(new.T, maps, strict=True)],
+                axis=1,
+            )
+    draws[:, whole] *= np.exp(new - levels)[:, whole, None]
+    pixel, gain = pixel_scale_that_helps(
+        draws,
         truth,
         rest_wavelength=np.concatenate(answers.rest),
-        snr=np.concatenate(answers.snr),
+        snr=np.exp(told["ln S/N"]),
+        generator=generator,
     )
-    return SpectrumRepair(principal, pixel)
+    if factor == 1 and law is None and pixel is None:
+        return f"{NO_HELP} (level: {gains}; pixels: {gain})"
+    return SpectrumRepair(factor, law, pixel, len(truth))
+
+
+def _columns(parts: list[dict[str, FloatArray]]) -> dict[str, FloatArray]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

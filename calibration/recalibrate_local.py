@@ -103,6 +103,8 @@ def fit_local(
         galaxies=len(true),
         gain=float(gains.mean()),
         gain_error=float(gains.std(ddof=1) / np.sqrt(len(true))),
+        worth=-float(losses[best].mean()),  # no map has the density 1 everywhere
+        worth_error=float(losses[best].std(ddof=1) / np.sqrt(len(true))),
     )
 
 

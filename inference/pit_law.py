@@ -45,6 +45,10 @@ class LocalRecalibration:
     """Cross-validated gain in log density over a global map of as many terms, nats a galaxy."""
     gain_error: float
     """Standard error of the gain."""
+    worth: float
+    """Cross-validated gain in log density over no map at all, nats a galaxy."""
+    worth_error: float
+    """Standard error of the worth."""
 
     def pit_map(self, covariates: Mapping[str, ArrayLike]) -> PitMap:
         """The maps of galaxies, one row each.
@@ -80,6 +84,8 @@ class LocalRecalibration:
             "galaxies": self.galaxies,
             "gain": self.gain,
             "gain_error": self.gain_error,
+            "worth": self.worth,
+            "worth_error": self.worth_error,
         }
 
     @classmethod
@@ -100,6 +106,8 @@ class LocalRecalibration:
             galaxies=int(stored["galaxies"]),
             gain=float(stored["gain"]),
             gain_error=float(stored["gain_error"]),
+            worth=float(stored["worth"]),
+            worth_error=float(stored["worth_error"]),
         )
 
 

@@ -5,12 +5,13 @@ A repair belongs to one file of weights and is fitted on galaxies that they neve
 
 - of the redshift, a law of the PIT given covariates (`pit_law.py`). The whole density changes,
   F'(z) = G(F(z)), and every drawn redshift z moves to the one with F'(z') = F(z);
-- of spectra at a known redshift, factors for the deviations of draws from their mean
-  (`stretch.py`): first along the principal directions of the draws, then by rest wavelength and
-  S/N. The directions are those of the draws on one fixed grid, so that an answer does not depend
-  on the wavelengths asked for, and a draw stays one galaxy.
+- of spectra at a known redshift, a law of the PIT of their level (`levels.py`), then factors for
+  the deviations of draws from their mean by rest wavelength and S/N (`stretch.py`). The level is
+  that of the draws on one fixed grid, so that an answer does not depend on the wavelengths asked
+  for, and a draw stays one galaxy.
 
-Where nothing was fitted for a galaxy's evidence it stays as the network answers, and says so.
+Only what helps on galaxies kept for validation is in a repair. The rest stays as the network
+answers, and says so.
 
 Axes: galaxy, draw, pixel.
 """
@@ -19,48 +20,75 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from probmmae.batch import Batch, Images, PhotometryTable, Spectra
+from probmmae.batch import Batch
 from probmmae.checkpoint import REPAIR
+from probmmae.inference.levels import level, moved
 from probmmae.inference.pit_law import LocalRecalibration
 from probmmae.inference.pit_map import PitMap
 from probmmae.inference.redshifts import exact
-from probmmae.inference.stretch import LEAST_DRAWS, PixelScale, PrincipalScale
+from probmmae.inference.shown import (
+    KINDS,
+    covariates,
+    kinds,
+    signal_to_noise,
+    spectrum_covariates,
+)
+from probmmae.inference.stretch import LEAST_DRAWS, PixelScale
 from probmmae.redshift import RedshiftDensity
 
 FloatArray = NDArray[np.float64]
 
-KINDS = ("image", "photometry", "spectrum", "mixture")
-"""Of evidence: one sort of measurement alone, or several."""
 REFERENCE = 3650.0 * np.exp(6 * 2.302585e-4 * np.arange(754))
-"""Observed wavelengths on which the principal directions of draws are found, Angstrom."""
+"""Observed wavelengths on which the level of draws is found, Angstrom."""
 REFERENCE_RESOLUTION = 2000.0
 """R = wavelength / FWHM there."""
-_FORMAT = 1
+_FORMAT = 2
 _MEND = "Fit it anew with `probmmae repair`, or delete the file to do without."
 
 
 @dataclass(frozen=True)
 class SpectrumRepair:
-    """What is done to drawn spectra."""
+    """What is done to drawn spectra shown in one kind of evidence."""
 
-    principal: PrincipalScale
-    """First, along the principal directions."""
-    pixel: PixelScale
-    """Then, by rest wavelength and S/N."""
+    factor: float
+    """First, of the spread of their level; 1 where it is left as it is."""
+    level: LocalRecalibration | None
+    """Next, the law of the PIT of their level; None where ranks stay."""
+    pixel: PixelScale | None
+    """Then a factor by rest wavelength and S/N; None where there is none."""
+    galaxies: int
+    """Number of galaxies it was fitted on."""
+
+    def of(self, told: Mapping[str, ArrayLike]) -> "Stretch":
+        """What is done to one galaxy, from its covariates (`spectrum_covariates`)."""
+        pit_map = None if self.level is None else self.level.pit_map(told)
+        return Stretch(self.factor, pit_map, self.pixel)
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """What is done to one galaxy's drawn spectra."""
+
+    factor: float
+    level: PitMap | None
+    """Of one row."""
+    pixel: PixelScale | None
 
     def apply(
         self, flux: FloatArray, reference: FloatArray, *, rest_wavelength: FloatArray, snr: float
     ) -> FloatArray:
-        """Stretch one galaxy's draws about their mean.
+        """Move the level of one galaxy's draws, then stretch them about their mean.
+
+        Where a draw has no positive level, as beyond a galaxy's edge, levels stay.
 
         Args:
             flux: Any flux unit, shape (draw, pixel); a pixel that is NaN stays so.
@@ -69,16 +97,16 @@ class SpectrumRepair:
             snr: As `signal_to_noise` gives it.
 
         Returns:
-            Shape of `flux`; the mean is unchanged.
+            Shape of `flux`.
         """
-        whole = np.isfinite(reference).all(axis=0)
-        if not whole.any():
-            return flux
-        told = reference[:, whole]
-        centre = flux.mean(axis=0)
-        mixed = self.principal.mixing(told - told.mean(axis=0)) @ (flux - centre)
-        factor = self.pixel.scale(rest_wavelength[None], np.array([snr]))[0]
-        return np.asarray(centre + factor * mixed)
+        new, old = flux, level(reference)
+        if np.isfinite(old).all():
+            new = flux * np.exp(moved(old, self.factor, self.level) - old)[:, None]
+        if self.pixel is None:
+            return new
+        return self.pixel.apply(
+            new[:, None], rest_wavelength=rest_wavelength[None], snr=np.array([snr])
+        )[:, 0]
 
 
 @dataclass(frozen=True)
@@ -87,7 +115,7 @@ class Applied:
 
     redshift: PitMap | None
     """Of one row; None where nothing is done."""
-    spectrum: SpectrumRepair | None
+    spectrum: Stretch | None
     """None where nothing is done."""
     snr: float
     """Of all that the galaxy shows."""
@@ -114,6 +142,8 @@ class Repair:
 
     redshift: Mapping[str, LocalRecalibration]
     spectrum: Mapping[str, SpectrumRepair]
+    left_out: Mapping[str, str]
+    """What was fitted and left out, as `redshift_from` and `spectra_from` call it, and why."""
     weights: str
     """SHA-256 of the weights that it belongs to."""
     source: str
@@ -136,26 +166,26 @@ class Repair:
             draws: Draws per galaxy.
         """
         found, ratios = kinds(batch), signal_to_noise(batch)
-        told = covariates(batch, density)
+        told, told_of_spectra = covariates(batch, density), spectrum_covariates(batch)
         rows = []
         for row, (kind, known) in enumerate(zip(found, batch.z_known.tolist(), strict=True)):
-            law, stretch = self.redshift.get(kind), self.spectrum.get(kind)
-            of_kind = f"none was fitted for {kind or 'no measurement'}"
-            pit_map, redshift_said = None, f"not repaired: {of_kind}"
+            law, fitted = self.redshift.get(kind), self.spectrum.get(kind)
+            pit_map, stretch = None, None
+            redshift_said = self._why_not(redshift_from(kind), kind)
             if known:
                 redshift_said = "not repaired: it was given"
             elif law is not None:
                 pit_map = law.pit_map({name: at[[row]] for name, at in told.items()})
                 redshift_said = f"repaired: {self._words(kind, law.galaxies)}"
             if not known:
-                stretch, spectrum_said = None, "not repaired: the redshift is not known"
-            elif stretch is None:
-                spectrum_said = f"not repaired: {of_kind}"
+                spectrum_said = "not repaired: the redshift is not known"
+            elif fitted is None:
+                spectrum_said = self._why_not(spectra_from(kind), kind)
             elif draws < LEAST_DRAWS:
-                stretch = None
                 spectrum_said = f"not repaired: {draws} draws are fewer than {LEAST_DRAWS}"
             else:
-                spectrum_said = f"repaired: {self._words(kind, stretch.principal.galaxies)}"
+                stretch = fitted.of({name: at[[row]] for name, at in told_of_spectra.items()})
+                spectrum_said = f"repaired: {self._words(kind, fitted.galaxies)}"
             ratio = float(ratios[row])
             rows.append(Applied(pit_map, stretch, ratio, redshift_said, spectrum_said))
         return rows
@@ -164,24 +194,59 @@ class Repair:
         """What was fitted, by name, for a report."""
         said = {}
         for kind, law in self.redshift.items():
-            said[f"redshift from {kind}"] = (
+            said[redshift_from(kind)] = (
                 f"a law of the PIT from {law.galaxies:,} galaxies, depending on "
-                f"{', '.join(law.names)}, which gains {law.gain:.4f} \u00b1 {law.gain_error:.4f} "
-                "nats a galaxy"
+                f"{', '.join(law.names)}, {_gains(law)}"
             )
         for kind, stretch in self.spectrum.items():
-            along = np.exp(np.asarray(stretch.principal.log_scale)[[0, -1]])
-            table = np.exp(np.asarray(stretch.pixel.log_scale))
-            said[f"spectra from {kind}, at a known redshift"] = (
-                f"deviations from the mean times {along[0]:.3f} along the first principal "
-                f"direction to {along[1]:.3f} along the last, then times {table.min():.3f} to "
-                f"{table.max():.3f} by rest wavelength and S/N, from "
-                f"{stretch.pixel.galaxies:,} galaxies"
+            parts = [f"the spread of their level times {stretch.factor:.3f}"]
+            if (of_level := stretch.level) is not None:
+                parts.append(
+                    "a law of the PIT of their level, depending on "
+                    f"{', '.join(of_level.names)}, {_gains(of_level)}"
+                )
+            if (pixel := stretch.pixel) is not None:
+                table = np.exp(np.asarray(pixel.log_scale))
+                parts.append(
+                    f"deviations from the mean times {table.min():.3f} to {table.max():.3f} by "
+                    "rest wavelength and S/N"
+                )
+            said[spectra_from(kind)] = (
+                f"{'; then '.join(parts)}; from {stretch.galaxies:,} galaxies at known redshifts"
             )
-        return said
+        return said | {name: f"left as it is: {why}" for name, why in self.left_out.items()}
+
+    def without(self, name: str, why: str) -> "Repair":
+        """The repair less one of its parts.
+
+        Args:
+            name: As `redshift_from` or `spectra_from` calls it.
+            why: In words, for every output.
+        """
+        return replace(
+            self,
+            redshift={k: law for k, law in self.redshift.items() if redshift_from(k) != name},
+            spectrum={k: one for k, one in self.spectrum.items() if spectra_from(k) != name},
+            left_out={**self.left_out, name: why},
+        )
+
+    def _why_not(self, name: str, kind: str) -> str:
+        if name in self.left_out:
+            return f"not repaired: {self.left_out[name]}"
+        return f"not repaired: none was fitted for {kind or 'no measurement'}"
 
     def _words(self, kind: str, galaxies: int) -> str:
         return f"recalibrated on {galaxies} galaxies shown as {kind} ({self.source})"
+
+
+def redshift_from(kind: str) -> str:
+    """What the repair of redshifts from a kind of evidence is called."""
+    return f"redshift from {kind}"
+
+
+def spectra_from(kind: str) -> str:
+    """What the repair of spectra from a kind of evidence is called."""
+    return f"spectra from {kind}"
 
 
 def joined(applied: Sequence[Applied]) -> PitMap:
@@ -202,57 +267,6 @@ def repaired_redshifts(density: RedshiftDensity, pit_map: PitMap, z: Tensor) -> 
     return known.icdf(torch.as_tensor(below)).to(z.dtype)
 
 
-def kinds(batch: Batch) -> list[str]:
-    """The kind of evidence of each galaxy; "" where nothing was measured."""
-    counts = _measurements(batch)
-    said = []
-    for row in zip(*counts.values(), strict=True):
-        there = [name for name, count in zip(counts, row, strict=True) if count > 0]
-        said.append("" if not there else there[0] if len(there) == 1 else "mixture")
-    return said
-
-
-def covariates(batch: Batch, density: RedshiftDensity) -> dict[str, FloatArray]:
-    """What the law of a redshift's PIT may depend on, known without the truth.
-
-    Args:
-        batch: What is conditioned on.
-        density: p(z | c) of each galaxy, as the network answers.
-
-    Returns:
-        ln S/N, ln of the number of pixels and fluxes, and median and ln of the width (half of 16
-        to 84 %) of the density, each of shape (galaxy,).
-    """
-    levels = torch.tensor([0.16, 0.5, 0.84], dtype=torch.float64)[:, None]
-    low, middle, high = exact(density).icdf(levels).numpy()
-    number = np.sum(list(_measurements(batch).values()), axis=0)
-    return {
-        "ln S/N": np.log(signal_to_noise(batch)),
-        "ln measurements": np.log(np.maximum(number, 1.0)),
-        "posterior median": middle,
-        "ln posterior width": np.log(np.maximum(high - low, 1e-7) / 2),
-    }
-
-
-def signal_to_noise(batch: Batch) -> FloatArray:
-    """Root of the sum of (flux / error)^2 over all that each galaxy shows, at least 1e-3."""
-    total = torch.zeros(len(batch), dtype=torch.float64)
-    for part in _parts(batch).values():
-        total += (part.flux.double() ** 2 * part.ivar.double()).flatten(1).sum(1)
-    return np.asarray(total.sqrt().clamp(min=1e-3).numpy())
-
-
-def _measurements(batch: Batch) -> dict[str, NDArray[np.int64]]:
-    """Number of visible pixels and fluxes of each sort, shape (galaxy,)."""
-    return {
-        name: (part.ivar > 0).flatten(1).sum(1).numpy() for name, part in _parts(batch).items()
-    }
-
-
-def _parts(batch: Batch) -> dict[str, Images | PhotometryTable | Spectra]:
-    return {"image": batch.images, "photometry": batch.photometry, "spectrum": batch.spectra}
-
-
 def write_repair(folder: Path, repair: Repair) -> Path:
     """Write the repair into the folder of its checkpoint, whole or not at all."""
     content = {
@@ -260,9 +274,15 @@ def write_repair(folder: Path, repair: Repair) -> Path:
         "source": repair.source,
         "redshift": {kind: law.to_dict() for kind, law in repair.redshift.items()},
         "spectrum": {
-            kind: {"principal": one.principal.to_dict(), "pixel": one.pixel.to_dict()}
+            kind: {
+                "factor": one.factor,
+                "level": None if one.level is None else one.level.to_dict(),
+                "pixel": None if one.pixel is None else one.pixel.to_dict(),
+                "galaxies": one.galaxies,
+            }
             for kind, one in repair.spectrum.items()
         },
+        "left_out": dict(repair.left_out),
     }
     path = folder / REPAIR
     partial = folder / f"{REPAIR}.partial"
@@ -305,13 +325,21 @@ def read_repair(folder: Path) -> Repair | None:
         {kind: LocalRecalibration.from_dict(law) for kind, law in content["redshift"].items()},
         {
             kind: SpectrumRepair(
-                PrincipalScale.from_dict(one["principal"]), PixelScale.from_dict(one["pixel"])
+                float(one["factor"]),
+                None if one["level"] is None else LocalRecalibration.from_dict(one["level"]),
+                None if one["pixel"] is None else PixelScale.from_dict(one["pixel"]),
+                int(one["galaxies"]),
             )
             for kind, one in content["spectrum"].items()
         },
+        dict(content["left_out"]),
         content["weights"],
         content["source"],
     )
+
+
+def _gains(law: LocalRecalibration) -> str:
+    return f"which gains {law.worth:.4f} \u00b1 {law.worth_error:.4f} nats a galaxy"
 
 
 def _digest(content: Mapping[str, Any]) -> str:

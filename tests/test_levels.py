@@ -1,0 +1,85 @@
+"""The level of drawn spectra, moved by a law of its PIT."""
+
+import numpy as np
+import pytest
+from scipy import special
+
+from probmmae.inference.levels import level, moved
+from probmmae.inference.pit_map import KNOTS, PitMap
+from probmmae.inference.repair import SpectrumRepair, Stretch
+from probmmae.inference.stretch import PixelScale
+
+DRAWS, PIXELS = 50, 30
+PLACE = np.linspace(5000.0, 7000.0, PIXELS)
+NARROWER = PitMap.tilted(np.array([[0.0, -0.4, 0.0, 0.0]]))
+
+
+def draws(seed=0, spread=0.1):
+    """Spectra of a scattered level and a scattered slope."""
+    rng = np.random.default_rng(seed)
+    tall = np.exp(spread * rng.normal(size=(DRAWS, 1)))
+    return 3 * tall * (1 + 0.1 * rng.normal(size=(DRAWS, 1)) * np.linspace(-1, 1, PIXELS))
+
+
+def test_the_level_is_that_of_the_pixels_that_all_have():
+    flux = draws()
+    flux[3, 5] = np.nan
+    np.testing.assert_allclose(level(flux), np.log(np.delete(flux, 5, axis=1).mean(axis=1)))
+    assert np.isnan(level([[1.0, -3.0], [2.0, 2.0]])).tolist() == [True, False]
+
+
+def test_a_map_that_does_nothing_moves_nothing():
+    old = level(draws())
+    np.testing.assert_allclose(moved(old, 1.0, PitMap.identity()), old, atol=1e-6)
+    np.testing.assert_allclose(moved(old, 1.0, None), old)
+    np.testing.assert_allclose(moved(old, 2.0, None) - old, old - old.mean())
+
+
+@pytest.mark.parametrize("factor", [0.6, 1.5])
+def test_normal_levels_get_the_width_that_their_law_says(factor):
+    # The PIT of truths `factor` times as wide as the draws, in the form that maps have.
+    old = special.ndtri((np.arange(400) + 0.5) / 400)
+    u = np.linspace(1e-4, 1 - 1e-4, 20_001)
+    normal = special.ndtri(u) / factor
+    density = np.exp(-0.5 * normal**2 + 0.5 * special.ndtri(u) ** 2) / factor
+    law = PitMap(np.interp(KNOTS, u, density)[None])
+    new = moved(old, 1.0, law)
+    assert np.all(np.diff(new) > 0)
+    np.testing.assert_allclose(new[40:-40], factor * old[40:-40], atol=0.02)
+
+
+def test_shapes_and_order_stay_and_the_spread_shrinks():
+    flux = draws()
+    new = Stretch(1.0, NARROWER, None).apply(flux, flux, rest_wavelength=PLACE, snr=10.0)
+    np.testing.assert_allclose(new[:, 1:] / new[:, :1], flux[:, 1:] / flux[:, :1])
+    np.testing.assert_array_equal(np.argsort(level(new)), np.argsort(level(flux)))
+    assert level(new).std() < 0.9 * level(flux).std()
+
+
+def test_an_answer_does_not_depend_on_the_wavelengths_asked_for():
+    flux, part = draws(), slice(4, 20)
+    told = {"snr": 10.0}
+    whole = Stretch(1.0, NARROWER, None).apply(flux, flux, rest_wavelength=PLACE, **told)
+    some = Stretch(1.0, NARROWER, None).apply(
+        flux[:, part], flux, rest_wavelength=PLACE[part], **told
+    )
+    np.testing.assert_array_equal(whole[:, part], some)
+
+
+def test_without_a_positive_level_in_every_draw_levels_stay():
+    flux = draws()
+    flux[7] *= -1
+    new = Stretch(1.0, NARROWER, None).apply(flux, flux, rest_wavelength=PLACE, snr=10.0)
+    np.testing.assert_array_equal(new, flux)
+
+
+def test_pixels_are_stretched_after_the_level():
+    flux = draws()
+    pixel = PixelScale((4000.0, 8000.0), (1.0, 10.0), ((0.5, 0.5), (0.5, 0.5)), 100)
+    told = {"rest_wavelength": PLACE, "snr": 3.0}
+    first = Stretch(1.0, NARROWER, None).apply(flux, flux, **told)
+    both = SpectrumRepair(1.2, None, pixel, 100).of({})
+    assert both == Stretch(1.2, None, pixel)
+    new = Stretch(1.0, NARROWER, pixel).apply(flux, flux, **told)
+    np.testing.assert_allclose(new.std(axis=0), np.exp(0.5) * first.std(axis=0))
+    np.testing.assert_allclose(new.mean(axis=0), first.mean(axis=0))
