@@ -22,6 +22,17 @@ from probmmae.model import GalaxyModel
 from probmmae.redshift import RedshiftDensity
 
 _FEATURES = 128
+_SAME = 5e-4
+"""arcsec: positions nearer than this are one."""
+
+
+@dataclass(frozen=True)
+class Pinned(Rows):
+    """What of the field is white, at the positions where it is known."""
+
+    position: Float[Tensor, "galaxy draw place 2"]
+    """arcsec."""
+    white: Float[Tensor, "galaxy draw place latent"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,8 @@ class Draws(Rows):
     """Fourier weights of the field."""
     seed: Float[Tensor, "galaxy draw"]
     """Seeds of what is independent from aperture to aperture and from pixel to pixel."""
+    pinned: Pinned | None = None
+    """Where evidence has told what is otherwise drawn by the seed (`conditioned`)."""
 
 
 def draw(
@@ -92,16 +105,34 @@ def field_values(
         shape = (*values.shape[:3], 1, values.shape[-1])
         return values.gather(3, index.expand(shape))[..., 0, :]
 
+    smooth = torch.einsum("gdlf,gqf->gdql", draws.weights, waves(position, length))
+    local = torch.einsum("gdqij,gdqj->gdqi", field.local, smooth)
+    common = torch.einsum("gdqis,gds->gdqi", field.shared, draws.shared)
+    own = own_white(draws, position, field.nugget.shape[0]) * field.nugget
+    return of_class(field.mean) + of_class(field.spread) * (common + local + own)
+
+
+def waves(
+    position: Float[Tensor, "galaxy query 2"], length: Tensor
+) -> Float[Tensor, "galaxy query feature"]:
+    """Values of the Fourier features; their squares sum to one."""
     fixed = torch.Generator().manual_seed(20261121)
     frequency = torch.randn(_FEATURES, 2, generator=fixed).to(position) / length
     angle = position @ frequency.T
-    waves = torch.cat([angle.cos(), angle.sin()], -1) / _FEATURES**0.5
-    smooth = torch.einsum("gdlf,gqf->gdql", draws.weights, waves)
-    local = torch.einsum("gdqij,gdqj->gdqi", field.local, smooth)
-    common = torch.einsum("gdqis,gds->gdqi", field.shared, draws.shared)
-    dimension = torch.arange(field.nugget.shape[0], device=position.device)
-    own = _white(draws.seed, position, dimension) * field.nugget
-    return of_class(field.mean) + of_class(field.spread) * (common + local + own)
+    return torch.cat([angle.cos(), angle.sin()], -1) / _FEATURES**0.5
+
+
+def own_white(
+    draws: Draws, position: Float[Tensor, "galaxy query 2"], latent: int
+) -> Float[Tensor, "galaxy draw query latent"]:
+    """The white part of the field, in units of the nugget."""
+    drawn = _white(draws.seed, position, torch.arange(latent, device=position.device))
+    if draws.pinned is None:
+        return drawn
+    gap = (position[:, None, :, None] - draws.pinned.position[:, :, None]).abs().amax(-1)
+    nearest = gap.argmin(-1)[..., None]
+    known = draws.pinned.white.gather(2, nearest.expand(*nearest.shape[:-1], latent))
+    return torch.where(gap.amin(-1, keepdim=True) < _SAME, known.to(drawn), drawn)
 
 
 def latent_at(

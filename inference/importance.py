@@ -1,8 +1,9 @@
 r"""Importance weights: from amortised draws to the exact posterior given new evidence.
 
-A network has read O; then a spectrum T comes in. Redshifts are proposed by the network that has
-read both, q(z | O, T); latents by the prior p(u | z, O) updated, class by class, with the Gaussian
-pseudo-measurement that the guide reads off T. Each draw is weighed by the exact density,
+A network has read O; then evidence T comes in (`evidence`). Redshifts are proposed by the network
+that has read O and the spectra of T, q(z | O, T); latents by the prior p(u | z, O) updated, class
+by class, with the Gaussian pseudo-measurement that the guide reads off each spectrum. Fluxes of
+filters and lines the network never reads: they only weigh. Each draw gets the exact density,
 
     w  =  p(z | O) p(u | z, O) p(x_T | u, z)  /  ( q(z | O, T) q(u | O, T, z) ).
 
@@ -10,7 +11,7 @@ The mean weight is the evidence p(x_T | O). The weights' largest are smoothed by
 Pareto distribution (PSIS), whose shape k says for which galaxies the answer may be trusted: below
 0.7 it may, above it NUTS is worth its cost.
 
-Axes: galaxy, draw, spectrum, pixel, joint (spectrum and latent flattened).
+Axes: galaxy, draw, query, latent, joint (query and latent flattened).
 
 References:
     Vehtari, Simpson, Gelman, Yao and Gabry (2024), Pareto smoothed importance sampling, Journal of
@@ -30,6 +31,7 @@ from torch import Tensor
 
 from probmmae.batch import Batch, Spectra
 from probmmae.encoder import Context
+from probmmae.inference.evidence import Measured, padded
 from probmmae.latent import Field, PseudoMeasurement
 from probmmae.model import GalaxyModel
 
@@ -46,7 +48,7 @@ class Proposal:
 
     z: Float[Tensor, "galaxy draw"]
     u: Float[Tensor, "galaxy draw joint"]
-    """Latents at the apertures of the evidence."""
+    """Latents at the queries of the evidence, (query, latent) flattened."""
     log_ratio: Float[Tensor, "galaxy draw"]
     """ln of the exact density, evidence included, over that of the proposal."""
 
@@ -121,7 +123,7 @@ def propose(
     network: GalaxyModel,
     observed: Batch,
     *,
-    evidence: Spectra,
+    evidence: Measured,
     draws: int,
     generator: torch.Generator,
 ) -> Proposal:
@@ -130,7 +132,7 @@ def propose(
     Args:
         network: The trained network.
         observed: What it has conditioned on. A redshift known there stays known.
-        evidence: New spectra, at least one a galaxy (ivar 0 where a galaxy has fewer).
+        evidence: What is new, of the same galaxies.
         draws: Draws per galaxy.
         generator: Source of randomness.
 
@@ -143,17 +145,19 @@ def propose(
             "Expected a network with the likelihood 'field'; got "
             f"{network.config.likelihood!r}, which has no latent to weigh. Load another."
         )
-    if evidence.flux.shape[0] != len(observed):
+    if len(evidence.aperture) != len(observed):
         raise ValueError(
-            f"Expected evidence on {len(observed)} galaxies; got {evidence.flux.shape[0]}. "
-            "Give one row of spectra for each."
+            f"Expected evidence on {len(observed)} galaxies; got {len(evidence.aperture)}. "
+            "Give one row for each."
         )
     if draws < 1:
         raise ValueError(f"Expected at least 1 draw; got {draws}. 1000 are usual.")
     with torch.no_grad():
         context = network.encode(observed)
-        whole = network.encode(replace(observed, spectra=_joined(observed.spectra, evidence)))
-        before, after = network.redshift(context), network.redshift(whole)
+        before = after = network.redshift(context)
+        if evidence.spectra is not None:
+            every = _joined(observed.spectra, evidence.spectra)
+            after = network.redshift(network.encode(replace(observed, spectra=every)))
         known = observed.z_known
         z = after.draw(torch.Size((draws,)), generator)
         ratio = torch.where(known, 0.0, (before.log_prob(z) - after.log_prob(z)).double()).T
@@ -163,7 +167,7 @@ def propose(
             row = slice(galaxy, galaxy + 1)
             own = context.take(row)
             part = (network, own, observed.take(row), evidence.take(row))
-            step = max(1, _ROWS // evidence.flux.shape[1])
+            step = max(1, _ROWS // evidence.aperture.shape[1])
             rows.append([_latents(*part, some, generator) for some in z[galaxy].split(step)])
         u = torch.stack([torch.cat([one for one, _ in parts]) for parts in rows])
         more = torch.stack([torch.cat([one for _, one in parts]) for parts in rows])
@@ -174,7 +178,7 @@ def _latents(
     network: GalaxyModel,
     context: Context,
     observed: Batch,
-    evidence: Spectra,
+    evidence: Measured,
     z: Float[Tensor, " draw"],
     generator: torch.Generator,
 ) -> tuple[Float[Tensor, "draw joint"], Float[Tensor, " draw"]]:
@@ -183,13 +187,25 @@ def _latents(
     prior, hidden = network.field(context, observed, evidence.aperture, z[None])
     repeated = evidence.map(lambda part: part.expand(count, *part.shape[1:]))
     scale = context.scale.expand(count)
-    told = network.recognition(repeated, z, scale)
-    guide = conjugate(prior, PseudoMeasurement(told.mean[None], told.root_precision[None]))
+    guide = conjugate(prior, _told(network, repeated, z, scale))
     u = _drawn(guide, generator)
     ratio = prior.distribution().log_prob(u) - guide.log_prob(u)
     apart = u[0].to(z.dtype).unflatten(-1, (-1, network.config.latent))
-    spectrum = network.spectrum(apart, hidden[0], z, scale, repeated)
-    return u[0], ratio[0] + spectrum.log_prob(repeated.flux).sum(-1)
+    return u[0], ratio[0] + repeated.log_likelihood(network, apart, hidden[0], z, scale)
+
+
+def _told(
+    network: GalaxyModel, evidence: Measured, z: Float[Tensor, " draw"], scale: Tensor
+) -> PseudoMeasurement:
+    """What the guide reads at every query, leading axes (1, draw): nothing without a spectrum."""
+    queries, latent = evidence.aperture.shape[1], network.config.latent
+    mean = z.new_zeros(1, len(z), queries, latent)
+    root = z.new_zeros(1, len(z), queries, latent, latent)
+    if evidence.spectra is not None:
+        told = network.recognition(evidence.spectra, z, scale)
+        read = told.mean.shape[1]
+        mean[0, :, :read], root[0, :, :read] = told.mean, told.root_precision
+    return PseudoMeasurement(mean, root)
 
 
 def conjugate(prior: Field, told: PseudoMeasurement) -> MixtureSameFamily:
@@ -239,25 +255,6 @@ def _drawn(mixture: MixtureSameFamily, generator: torch.Generator) -> Tensor:
 def _joined(first: Spectra, second: Spectra) -> Spectra:
     """The spectra of both, padded to the longer grid."""
     pixels = max(first.flux.shape[-1], second.flux.shape[-1])
-    grown = [_padded(one, pixels) for one in (first, second)]
+    grown = [padded(one, pixels) for one in (first, second)]
     names = ("wavelength", "flux", "ivar", "sigma", "aperture")
     return Spectra(*(torch.cat([getattr(one, name) for one in grown], dim=1) for name in names))
-
-
-def _padded(spectra: Spectra, pixels: int) -> Spectra:
-    """Padding as a batch has it: the last wavelength repeated, ivar and flux 0."""
-    short = pixels - spectra.flux.shape[-1]
-
-    def repeat(part: Tensor) -> Tensor:
-        return torch.cat([part, part[..., -1:].expand(*part.shape[:-1], short)], dim=-1)
-
-    def zero(part: Tensor) -> Tensor:
-        return torch.nn.functional.pad(part, (0, short))
-
-    return Spectra(
-        repeat(spectra.wavelength),
-        zero(spectra.flux),
-        zero(spectra.ivar),
-        repeat(spectra.sigma),
-        spectra.aperture,
-    )

@@ -5,7 +5,7 @@ that are taken from the torch modules: u to a rest-frame spectrum to flux on a p
 model's own uncertainty, the low-rank normal likelihood, p(z | c) and p(u | z, c). Every function
 speaks of one galaxy and one aperture, has static shapes, and is made for `jax.jit` and `jax.vmap`
 over galaxies, apertures and chains. The formulas are those of `instrument`, `decoders`,
-`likelihoods`, `redshift` and `latent`.
+`likelihoods`, `evidence`, `redshift` and `latent`.
 
 Axes: latent, layer, relative (numbers relative to the level), basis, line, rung, wave (rest-frame
 grid), knot, mode, factor, pixel, class, joint (aperture and latent flattened), component.
@@ -18,13 +18,16 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+import torch
 from jax import Array
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from probmmae.batch import Spectra
 from probmmae.decoders import KNOT_RANGE, KNOTS, LINE_FLOOR, MODES
+from probmmae.inference.evidence import Filters, Lines
 from probmmae.instrument import RUNGS, SPEED_OF_LIGHT, blurred, pixel_widths
-from probmmae.latent import LEVEL, Field
+from probmmae.latent import Field
+from probmmae.level import LEVEL
 from probmmae.model import GalaxyModel
 from probmmae.redshift import RedshiftDensity
 from probmmae.tokens import SPECTRAL_UNIT
@@ -34,6 +37,8 @@ _WIDEST_GAS = 100 * math.exp(2)
 """km/s: the largest dispersion of the gas that the decoder answers with."""
 _PADDING = 0.01
 """Angstrom: pixels narrower than this are padding."""
+_REACH = 32
+"""A reach is rounded up to a multiple of this: galaxies alike share one compiled program."""
 
 
 def pytree(kind: type[_Kind]) -> type[_Kind]:
@@ -104,6 +109,32 @@ class PixelArrays:
     """Inverse variance of `flux`; 0 is missing."""
     reach: int = field(metadata={"static": True})
     """Pixels to either side of its centre that the widest line touches."""
+
+
+@pytree
+@dataclass(frozen=True)
+class FilterArrays:
+    """Fluxes through filters; leading axes are for `vmap`."""
+
+    pixels: PixelArrays
+    """The grid on which a filter is integrated; its flux and ivar mean nothing."""
+    weight: Float[Array, "*rows pixel"]
+    """Nanomaggies per 1e-17 erg/s/cm2/Angstrom."""
+    flux: Float[Array, "*rows"]
+    """Nanomaggies."""
+    variance: Float[Array, "*rows"]
+
+
+@pytree
+@dataclass(frozen=True)
+class LineArrays:
+    """Fluxes of lines; leading axes are for `vmap`."""
+
+    which: Int[Array, "*rows"]
+    """In the templates' list."""
+    flux: Float[Array, "*rows"]
+    """1e-17 erg/s/cm2."""
+    variance: Float[Array, "*rows"]
 
 
 @pytree
@@ -186,8 +217,22 @@ def pixel_arrays(spectra: Spectra) -> PixelArrays:
         sigma=_array(spectra.sigma),
         flux=_array(spectra.flux),
         ivar=_array(spectra.ivar),
-        reach=min(reach + 2, spectra.wavelength.shape[-1]),
+        reach=min(-(-(reach + 2) // _REACH) * _REACH, spectra.wavelength.shape[-1]),
     )
+
+
+def filter_arrays(filters: Filters) -> FilterArrays:
+    """Fluxes through filters, of any number of galaxies."""
+    nothing = torch.zeros_like(filters.wavelength)
+    aperture = nothing.new_zeros(*nothing.shape[:-1], 4)
+    grid = Spectra(filters.wavelength, nothing, nothing, nothing, aperture)
+    told = (_array(part) for part in (filters.weight, filters.flux, filters.variance))
+    return FilterArrays(pixel_arrays(grid), *told)
+
+
+def line_arrays(lines: Lines) -> LineArrays:
+    """Fluxes of lines, of any number of galaxies."""
+    return LineArrays(*(_array(part) for part in (lines.which, lines.flux, lines.variance)))
 
 
 def redshift_arrays(density: RedshiftDensity) -> RedshiftArrays:
@@ -313,11 +358,15 @@ def uncertainty(
     index = left.astype(int)
     before, after = decoder.log_intrinsic[index], decoder.log_intrinsic[index + 1]
     own = jnp.exp(before + (place - left) * (after - before))
+    return (jnp.maximum(own, 1e-3) * mean) ** 2, mean[:, None] * _calibration(decoder, wavelength)
+
+
+def _calibration(decoder: DecoderArrays, wavelength: Array) -> Array:
+    """Fractional errors of flux calibration at observed wavelengths; a last axis mode is added."""
     low, high = math.log(3600.0), math.log(10400.0)
     x = jnp.clip((jnp.log(wavelength) - low) / (high - low) * 2 - 1, -1.5, 1.5)
-    modes = jnp.stack([jnp.ones_like(x), x, 2 * x**2 - 1], axis=-1)[:, :MODES]
-    factor = mean[:, None] * modes * jnp.exp(decoder.log_calibration)
-    return (jnp.maximum(own, 1e-3) * mean) ** 2, factor
+    modes = jnp.stack([jnp.ones_like(x), x, 2 * x**2 - 1], axis=-1)[..., :MODES]
+    return modes * jnp.exp(decoder.log_calibration)
 
 
 def low_rank_log_prob(
@@ -360,6 +409,38 @@ def spectrum_log_prob(
     mask = (pixels.ivar > 0) & (rest > decoder.wave[0]) & (rest < decoder.wave[-1])
     noise = 1 / jnp.maximum(pixels.ivar, 1e-12)
     return low_rank_log_prob(pixels.flux - mean, factor, variance + noise, mask)
+
+
+def filter_log_prob(
+    decoder: DecoderArrays,
+    u: Float[Array, " latent"],
+    z: Float[Array, ""],
+    scale: Float[Array, ""],
+    told: FilterArrays,
+) -> Float[Array, ""]:
+    """ln p(flux | u, z) of one filter; other arguments as in `spectrum_log_prob`."""
+    mean = observe(decoder, light(decoder, u, scale), z, told.pixels)
+    variance, factor = uncertainty(decoder, mean, z, told.pixels.wavelength)
+    own = told.variance + (told.weight**2 * variance).sum()
+    own = own + (_dot(told.weight, factor) ** 2).sum()
+    return _normal(told.flux - _dot(told.weight, mean), own)
+
+
+def line_log_prob(
+    decoder: DecoderArrays,
+    u: Float[Array, " latent"],
+    z: Float[Array, ""],
+    scale: Float[Array, ""],
+    told: LineArrays,
+) -> Float[Array, ""]:
+    """ln p(flux | u, z) of one line; other arguments as in `spectrum_log_prob`."""
+    mean = light(decoder, u, scale).lines[told.which]
+    factor = mean * _calibration(decoder, decoder.line[told.which] * (1 + z))
+    return _normal(told.flux - mean, told.variance + (factor**2).sum())
+
+
+def _normal(residual: Array, variance: Array) -> Array:
+    return -0.5 * (residual**2 / variance + jnp.log(2 * math.pi * variance))
 
 
 def redshift_log_prob(density: RedshiftArrays, z: Float[Array, ""]) -> Float[Array, ""]:

@@ -13,6 +13,7 @@ from test_latent import field
 from torch.distributions import MultivariateNormal
 from toys import small_model, toys
 
+from probmmae.inference.evidence import Measured
 from probmmae.inference.importance import Proposal, conjugate, propose, psis
 from probmmae.latent import PseudoMeasurement
 
@@ -83,7 +84,9 @@ def test_the_evidence_is_that_of_draws_from_the_prior(z_known):
     generator = torch.Generator().manual_seed(2)
     count = 200
     found = psis(
-        propose(model, observed, evidence=weak, draws=count, generator=generator).log_ratio
+        propose(
+            model, observed, evidence=Measured.of_spectra(weak), draws=count, generator=generator
+        ).log_ratio
     )
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(3)
@@ -107,7 +110,7 @@ def test_draws_are_those_of_the_generator_and_keep_a_known_redshift():
 
     def ask(seed):
         generator = torch.Generator().manual_seed(seed)
-        evidence = TOYS.batch.spectra
+        evidence = Measured.of_spectra(TOYS.batch.spectra)
         return propose(model, TOYS.batch, evidence=evidence, draws=5, generator=generator)
 
     first, again, other = ask(0), ask(0), ask(1)
@@ -141,7 +144,7 @@ def test_psis_refuses(ratio, message):
 )
 def test_propose_refuses(likelihood, rows, draws, message):
     model = small_model(TOYS, likelihood)
-    evidence = TOYS.batch.spectra.take(slice(rows))
+    evidence = Measured.of_spectra(TOYS.batch.spectra.take(slice(rows)))
     generator = torch.Generator().manual_seed(0)
     with pytest.raises(ValueError, match=message):
         propose(model, TOYS.batch, evidence=evidence, draws=draws, generator=generator)

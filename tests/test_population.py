@@ -12,6 +12,7 @@ import torch
 from scipy import stats
 
 from probmmae.inference import population
+from probmmae.inference.handoff import n_of_z_ensemble, sacc_tracers, write_n_of_z
 from probmmae.inference.population import Population, cell_masses, infer, tomographic
 from probmmae.redshift import RedshiftDensity
 
@@ -169,3 +170,22 @@ def test_what_a_population_refuses():
     for bins in (np.zeros(4), np.full(5, -1)):
         with pytest.raises(ValueError, match="the bin of each of 5 galaxies"):
             tomographic(one, np.ones((5, 30)), bins, seed=0)
+
+
+def test_n_of_z_goes_out_as_qp_and_as_tracers(tmp_path):
+    import qp
+
+    density = np.random.default_rng(0).dirichlet(np.ones(30), size=(2, 5)) / np.diff(EDGES)
+    write_n_of_z(tmp_path / "n.hdf5", density, EDGES)
+    stored = qp.read(tmp_path / "n.hdf5")
+    assert stored.npdf == 10
+    np.testing.assert_allclose(stored.pdf(MIDDLES), density.reshape(10, 30), rtol=1e-5)
+    assert stored.ancil["bin"].tolist() == [0] * 5 + [1] * 5
+    one, two = sacc_tracers(density, EDGES, name="lens")
+    assert (one["name"], two["name"]) == ("lens_0", "lens_1")
+    np.testing.assert_allclose(two["nz"] @ np.diff(EDGES), 1)
+    np.testing.assert_allclose(two["extra_columns"]["error"], density[1].std(0))
+    # Of one sample the axis of bins may be left out.
+    assert n_of_z_ensemble(density[0], EDGES).npdf == 5
+    with pytest.raises(ValueError, match="one edge more than cells"):
+        sacc_tracers(density, EDGES[:-1])
