@@ -17,6 +17,7 @@ from ifu_cost import cost_figures
 from ifu_real import abell_part, maps_part, real_figures
 from ifu_scores import simulated_figures
 from ifu_simulated import galaxies, interpolated, predicted
+from ifu_tuned import tuned_part
 from results_file import Figure, figure, write_results
 
 from probmmae.calibration.map_scores import GalaxyMaps
@@ -24,7 +25,8 @@ from probmmae.checkpoint import SHIPPED, read
 from probmmae.inference.posterior import Model, load
 
 SEED = 4
-GALAXIES, DRAWS = 48, 48
+GALAXIES, DRAWS = 48, 32
+PARTS = ("cost", "simulated", "maps", "abell", "tuned")
 
 NOT_MEASURED = (
     ("scattered fibres against cubes: CRPS of the H-alpha map over that of the cube-trained model",
@@ -48,7 +50,7 @@ def main() -> None:
     parser.add_argument("--galaxies", type=int, default=GALAXIES)
     parser.add_argument("--draws", type=int, default=DRAWS)
     parser.add_argument("--runs", type=Path, default=Path("runs/ifu"))
-    parser.add_argument("--parts", nargs="*", default=["cost", "simulated", "maps", "abell"])
+    parser.add_argument("--parts", nargs="*", default=PARTS)
     options = parser.parse_args()
     model = load()
     folder = options.runs / read(SHIPPED).info["sha256"][:12]
@@ -59,7 +61,7 @@ def main() -> None:
     if "simulated" in options.parts:
         simulate(model, folder, count=options.galaxies, draws=options.draws)
     if options.data is not None:
-        for name, part in (("maps", maps_part), ("abell", abell_part)):
+        for name, part in (("maps", maps_part), ("abell", abell_part), ("tuned", tuned_part)):
             if name in options.parts:
                 part(model, options.data, folder, draws=options.draws)
     whole += _kept(folder / "cost.json")

@@ -29,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--models", type=Path, default=Path("runs/ifu_models"))
     parser.add_argument("--galaxies", type=int, default=48)
-    parser.add_argument("--draws", type=int, default=48)
+    parser.add_argument("--draws", type=int, default=32)
     options = parser.parse_args()
     told: dict[str, list[GalaxyMaps]] = {}
     for name in MODELS:

@@ -43,7 +43,7 @@ _EDGES = ((4200.0, 5200.0), (5200.0, 6400.0), (6400.0, 6900.0), (6900.0, 8600.0)
 def maps_part(model: Model, data: Path, folder: Path, *, draws: int) -> None:
     """MaNGA 7815-3702 from its g-band map, held against the DAP."""
     _part(folder / "maps.json", "MaNGA 7815-3702 from its g-band map",
-          lambda: judge_file(model, data / MAPS, draws=draws, every=2))  # fmt: skip
+          lambda: judge_file(model, data / MAPS, draws=draws, every=3))  # fmt: skip
 
 
 def abell_part(model: Model, data: Path, folder: Path, *, draws: int) -> None:
@@ -57,7 +57,7 @@ def abell_part(model: Model, data: Path, folder: Path, *, draws: int) -> None:
         shown = galaxy
 
         def make(read: LogCube = read, shown: Galaxy = shown) -> ChapterGalaxy:
-            return compare_cube(model, read, shown, draws=draws, every=3)
+            return compare_cube(model, read, shown, draws=draws, every=4)
 
         _part(path, f"Abell 478 from {name}", make)
 
@@ -65,7 +65,8 @@ def abell_part(model: Model, data: Path, folder: Path, *, draws: int) -> None:
 def real_figures(folder: Path) -> list[Figure]:
     """The figures of the parts that are there."""
     found: list[Figure] = []
-    for path in (folder / "maps.json", *sorted(folder.glob("abell-*.json"))):
+    parts = (folder / "maps.json", *sorted(folder.glob("abell-*.json")), folder / "tuned.json")
+    for path in parts:
         found += json.loads(path.read_text()) if path.is_file() else []
     return found
 
