@@ -3,7 +3,8 @@
     python benchmarks/inference_job.py
 
 Parts are run one after the other and kept under `runs/inference` with the commit that made them; a
-part that is there is not run again (delete it to run it anew), and of the galaxies each is kept.
+part that is there is not run again (delete it to run it anew), and every galaxy is kept by itself.
+The file holds the parts that are there; `--parts` runs no more than those named.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from probmmae.inference.posterior import load
 
 ROOT = Path(__file__).parents[1]
 SEED = 20
+PARTS = ("twin", "cost", "coverage", "sizes", "galaxies")
 
 
 def main() -> None:
@@ -36,32 +38,39 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, default=None, help="default: the shipped one")
     parser.add_argument("--galaxies", type=int, default=GALAXIES)
     parser.add_argument("--surveys", type=int, default=SURVEYS)
-    parser.add_argument("--parts", type=Path, default=ROOT / "runs" / "inference")
+    parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
+    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "inference")
     options = parser.parse_args()
     torch.set_num_threads(1)
     network = load(options.checkpoint).network
     weights = str(read(options.checkpoint or SHIPPED).info["sha256"])[:8]
-    of_weights = options.parts / weights
+    work, of_weights = options.work, options.work / weights
     picture = ROOT / "docs" / "figures" / "mean_redshift.png"
+    surveys, galaxies = options.surveys, options.galaxies
     parts: dict[str, tuple[Path, Callable[[], list[Figure]]]] = {
-        "twin": (options.parts, lambda: twin_figures(SEED)),
-        "cost": (of_weights, lambda: pyro_figures(network, galaxies=3)),
-        "coverage": (options.parts, lambda: coverage_figures(options.surveys)),
-        "sizes": (options.parts, lambda: size_figures(picture)),
-        "galaxies": (of_weights, lambda: galaxy_figures(network, of_weights, options.galaxies)),
+        "twin": (work / "twin.json", lambda: twin_figures(SEED)),
+        "cost": (of_weights / "cost.json", lambda: pyro_figures(network, galaxies=3)),
+        "coverage": (work / f"coverage-{surveys}.json", lambda: coverage_figures(surveys)),
+        "sizes": (work / "sizes.json", lambda: size_figures(picture)),
+        "galaxies": (
+            of_weights / f"galaxies-{galaxies}.json",
+            lambda: galaxy_figures(network, of_weights, galaxies),
+        ),
     }
     figures: list[Figure] = []
     made: dict[str, str] = {}
-    for name, (folder, run) in parts.items():
-        stored = _part(folder / f"{name}.json", run)
+    for name, (path, run) in parts.items():
+        if name not in options.parts and not path.exists():
+            continue
+        stored = _part(path, run)
         figures += stored["figures"]
         made[name] = stored["commit"][:10]
         said = ", ".join(f"{part} {at}" for part, at in made.items())
-        path = write_results(
-            "inference", f"make inference  # weights {weights}; parts made at {said}",
-            seed=SEED, figures=figures,
-        )  # fmt: skip
-        print(f"{path}: {name} done", flush=True)
+        print(f"{name} done", flush=True)
+    path = write_results(
+        "inference", f"make inference  # weights {weights}; parts made at {said}", seed=SEED,
+        figures=figures,
+    )  # fmt: skip
     missed = [one for one in figures if one["met"] is False]
     print(f"{path}: {len(figures)} figures, {len(missed)} miss their goal")
     for one in missed:
