@@ -25,9 +25,9 @@ from probmmae.calibration.recalibrate_local import LEAST_GALAXIES, fit_local
 from probmmae.calibration.recalibrate_spectra import LEAST_GALAXIES as LEAST_SPECTRA
 from probmmae.calibration.worth import (
     NO_HELP,
+    continuum_scale_that_helps,
     law_helps,
     level_factor_that_helps,
-    pixel_scale_that_helps,
     said_of,
 )
 from probmmae.checkpoint import Stored
@@ -35,11 +35,13 @@ from probmmae.collate import collate
 from probmmae.dataset import Dataset
 from probmmae.galaxy import FWHM_PER_SIGMA
 from probmmae.inference.amortized import draw, spectra_at
-from probmmae.inference.levels import level, moved
+from probmmae.inference.levels import continuum, level, moved
 from probmmae.inference.pit_law import LocalRecalibration
 from probmmae.inference.pit_map import PitMap
 from probmmae.inference.redshifts import exact
 from probmmae.inference.repair import (
+    BIN_WAVELENGTH,
+    BINS,
     REFERENCE,
     REFERENCE_RESOLUTION,
     Repair,
@@ -78,8 +80,6 @@ SPECTRA = 768
 """Galaxies of each kind that are asked for their spectrum."""
 DRAWS = 64
 """Of each spectrum."""
-_EVERY = 3
-"""Pixels of `REFERENCE` that are kept: one in so many."""
 _CHUNK = 8
 """Galaxies whose spectra are drawn at a time."""
 
@@ -102,16 +102,16 @@ class _Answers:
     pit: list[FloatArray] = field(default_factory=list)
     told: list[dict[str, FloatArray]] = field(default_factory=list)
     levels: list[FloatArray] = field(default_factory=list)
-    true_levels: list[FloatArray] = field(default_factory=list)
-    draws: list[NDArray[np.float32]] = field(default_factory=list)
-    truth: list[FloatArray] = field(default_factory=list)
+    true_levels: list[float] = field(default_factory=list)
+    continua: list[FloatArray] = field(default_factory=list)
+    true_continua: list[FloatArray] = field(default_factory=list)
     rest: list[FloatArray] = field(default_factory=list)
     told_of_spectra: list[dict[str, FloatArray]] = field(default_factory=list)
 
     @property
     def spectra(self) -> int:
         """Galaxies that were asked for their spectrum."""
-        return sum(len(part) for part in self.truth)
+        return len(self.true_levels)
 
 
 @torch.no_grad()
@@ -231,12 +231,12 @@ def _ask(
         draws = drawn_spectra(network, some, generator, draws=DRAWS)
         for row in range(len(some)):
             both = np.concatenate([draws[:, row], truth[part][row][None]])
-            *own, true = level(both)
-            answers.levels.append(np.array(own))
-            answers.true_levels.append(np.array(true))
-        answers.draws.append(draws[:, :, ::_EVERY])
-        answers.truth.append(truth[part][:, ::_EVERY])
-        answers.rest.append(REFERENCE[::_EVERY] / (1 + some.z[:, None].double().numpy()))
+            levels, continua = level(both), continuum(both, BINS)
+            answers.levels.append(levels[:-1])
+            answers.true_levels.append(levels[-1])
+            answers.continua.append(continua[:-1])
+            answers.true_continua.append(continua[-1])
+        answers.rest.append(BIN_WAVELENGTH / (1 + some.z[:, None].double().numpy()))
         answers.told_of_spectra.append(spectrum_covariates(some))
 
 
@@ -284,7 +284,7 @@ def _stretch(answers: _Answers, generator: np.random.Generator) -> SpectrumRepai
     """What is done to spectra; why they are left as they are; None where galaxies are too few."""
     if answers.spectra < LEAST_SPECTRA:
         return None
-    draws, truth = np.concatenate(answers.draws, axis=1), np.concatenate(answers.truth)
+    continua, truth = np.stack(answers.continua, axis=1), np.stack(answers.true_continua)
     told = _columns(answers.told_of_spectra)
     levels, true_levels = np.stack(answers.levels, axis=1), np.array(answers.true_levels)
     whole = np.isfinite(levels).all(axis=0) & np.isfinite(true_levels)
@@ -302,17 +302,16 @@ def _stretch(answers: _Answers, generator: np.random.Generator) -> SpectrumRepai
                 [moved(one, 1.0, PitMap(row[None])) for one, row in zip(new.T, maps, strict=True)],
                 axis=1,
             )
-    draws[:, whole] *= np.exp(new - levels)[:, whole, None]
-    pixel, gain = pixel_scale_that_helps(
-        draws,
+    scale, gain = continuum_scale_that_helps(
+        continua + (new - levels)[..., None],
         truth,
         rest_wavelength=np.concatenate(answers.rest),
         snr=np.exp(told["ln S/N"]),
         generator=generator,
     )
-    if factor == 1 and law is None and pixel is None:
-        return f"{NO_HELP} (level: {gains}; pixels: {gain})"
-    return SpectrumRepair(factor, law, pixel, len(truth))
+    if factor == 1 and law is None and scale is None:
+        return f"{NO_HELP} (level: {gains}; continuum: {gain})"
+    return SpectrumRepair(factor, law, scale, len(truth))
 
 
 def _columns(parts: list[dict[str, FloatArray]]) -> dict[str, FloatArray]:

@@ -3,9 +3,9 @@
 A repair that is fitted to noise makes exact posteriors worse. So each part of one is
 cross-validated on the galaxies kept for repair, by a proper score, and is left out unless it gains
 by two standard errors: laws of a PIT by log density (`recalibrate_local.py` has it), the spread of
-levels by the log density of a normal law of that spread, factors of pixels by CRPS.
+levels by the log density of a normal law of that spread, factors of the ln continuum by CRPS.
 
-Axes: draw, galaxy, pixel.
+Axes: draw, galaxy, bin (of wavelength).
 """
 
 import numpy as np
@@ -66,20 +66,20 @@ def level_factor_that_helps(
     return (factor(folds >= 0) if helps else 1.0), f"{mean:.4f} \u00b1 {error:.4f} nats a galaxy"
 
 
-def pixel_scale_that_helps(
-    draws: NDArray[np.floating],
+def continuum_scale_that_helps(
+    draws: FloatArray,
     truth: FloatArray,
     *,
     rest_wavelength: FloatArray,
     snr: FloatArray,
     generator: np.random.Generator,
 ) -> tuple[PixelScale | None, str]:
-    """The factors of pixels, if they help, and what they gain.
+    """The factors of the ln continuum, if they help, and what they gain.
 
     Args:
-        draws: Any flux unit, shape (draw, galaxy, pixel).
-        truth: Noise-free spectra in the same unit, shape (galaxy, pixel).
-        rest_wavelength: Angstrom, shape (galaxy, pixel).
+        draws: ln of any flux unit, shape (draw, galaxy, bin); NaN is left out.
+        truth: In the same unit, shape (galaxy, bin); NaN is left out.
+        rest_wavelength: Angstrom, shape (galaxy, bin).
         snr: S/N of what each galaxy's posterior was conditioned on, shape (galaxy,).
         generator: Source of the folds.
 
@@ -107,13 +107,13 @@ def pixel_scale_that_helps(
     return fit_pixel_scale(draws, truth, rest_wavelength=rest_wavelength, snr=snr), said
 
 
-def _crps(draws: NDArray[np.floating], truth: FloatArray) -> FloatArray:
-    """Mean CRPS of each galaxy's pixels over their mean flux, shape (galaxy,)."""
+def _crps(draws: FloatArray, truth: FloatArray) -> FloatArray:
+    """Mean CRPS of each galaxy's bins, shape (galaxy,); NaN where it has none."""
     scores = crps_draws(draws, truth)
     known = np.isfinite(scores)
-    flux = np.abs(np.where(known, truth, 0.0)).sum(axis=1)
+    count = known.sum(axis=1)
     total = np.where(known, scores, 0.0).sum(axis=1)
-    return np.asarray(total / np.where(flux > 0, flux, np.nan))
+    return np.asarray(np.where(count > 0, total / np.maximum(count, 1), np.nan))
 
 
 def _gained(gain: FloatArray) -> tuple[float, float]:

@@ -1,13 +1,14 @@
-"""The level of drawn spectra: its spread multiplied, then moved by the law of its PIT.
+"""The level and the continuum of drawn spectra: where repair moves them.
 
 The level is ln of a spectrum's mean flux. Its deviations from the mean of the draws are multiplied
 by a factor; then a draw of rank u goes to the level of rank G^-1(u), G being the law of the PIT of
 true levels (`pit_map.py`), which may depend on what was shown. Ranks alone could not tell how much
 too narrow draws are that no truth lies among. The whole spectrum is multiplied by what the move
 takes: its shape, colours and equivalent widths stay, the draws keep their order, and a draw stays
-one galaxy.
+one galaxy. The continuum is ln of the median flux in bins of wavelength, which lines hardly touch;
+what moves it multiplies lines and continuum alike.
 
-Axes: draw, galaxy, pixel.
+Axes: draw, galaxy, pixel, bin.
 """
 
 import numpy as np
@@ -32,6 +33,23 @@ def level(flux: ArrayLike) -> FloatArray:
     whole = np.isfinite(values).reshape(-1, values.shape[-1]).all(axis=0)
     mean = np.where(whole, values, 0.0).sum(axis=-1) / max(int(whole.sum()), 1)
     return np.log(np.where(mean > 0, mean, np.nan))
+
+
+def continuum(flux: ArrayLike, bins: int) -> FloatArray:
+    """ln of the median flux in bins of equally many pixels.
+
+    Args:
+        flux: Any flux unit, shape (*rest, pixel).
+        bins: Their number; what is left over at the red end belongs to none.
+
+    Returns:
+        Shape (*rest, bin); NaN where a pixel is, and where the median is not positive.
+    """
+    values = np.asarray(flux, dtype=np.float64)
+    width = values.shape[-1] // bins
+    cells = values[..., : bins * width].reshape(*values.shape[:-1], bins, width)
+    middle = np.median(cells, axis=-1)
+    return np.log(np.where(middle > 0, middle, np.nan))
 
 
 def moved(levels: FloatArray, factor: float, pit_map: PitMap | None) -> FloatArray:

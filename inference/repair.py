@@ -5,10 +5,11 @@ A repair belongs to one file of weights and is fitted on galaxies that they neve
 
 - of the redshift, a law of the PIT given covariates (`pit_law.py`). The whole density changes,
   F'(z) = G(F(z)), and every drawn redshift z moves to the one with F'(z') = F(z);
-- of spectra at a known redshift, a law of the PIT of their level (`levels.py`), then factors for
-  the deviations of draws from their mean by rest wavelength and S/N (`stretch.py`). The level is
-  that of the draws on one fixed grid, so that an answer does not depend on the wavelengths asked
-  for, and a draw stays one galaxy.
+- of spectra at a known redshift, a factor and a law of the PIT of their level (`levels.py`), then
+  factors for the deviations of their ln continuum by rest wavelength and S/N (`stretch.py`). Both
+  are those of the draws on one fixed grid, so that an answer does not depend on the wavelengths
+  asked for, and multiply whole spectra by smooth curves, so that a draw stays one galaxy with the
+  lines it has.
 
 Only what helps on galaxies kept for validation is in a repair. The rest stays as the network
 answers, and says so.
@@ -31,7 +32,7 @@ from torch import Tensor
 
 from probmmae.batch import Batch
 from probmmae.checkpoint import REPAIR
-from probmmae.inference.levels import level, moved
+from probmmae.inference.levels import continuum, level, moved
 from probmmae.inference.pit_law import LocalRecalibration
 from probmmae.inference.pit_map import PitMap
 from probmmae.inference.redshifts import exact
@@ -42,16 +43,20 @@ from probmmae.inference.shown import (
     signal_to_noise,
     spectrum_covariates,
 )
-from probmmae.inference.stretch import LEAST_DRAWS, PixelScale
+from probmmae.inference.stretch import LEAST_DRAWS, PixelScale, tents
 from probmmae.redshift import RedshiftDensity
 
 FloatArray = NDArray[np.float64]
 
 REFERENCE = 3650.0 * np.exp(6 * 2.302585e-4 * np.arange(754))
-"""Observed wavelengths on which the level of draws is found, Angstrom."""
+"""Observed wavelengths on which level and continuum of draws are found, Angstrom."""
 REFERENCE_RESOLUTION = 2000.0
 """R = wavelength / FWHM there."""
-_FORMAT = 2
+BINS = 24
+"""Bins of `REFERENCE` in which the continuum is looked at."""
+BIN_WAVELENGTH = np.exp(continuum(REFERENCE, BINS))
+"""Their middles, Angstrom."""
+_FORMAT = 3
 _MEND = "Fit it anew with `probmmae repair`, or delete the file to do without."
 
 
@@ -63,15 +68,16 @@ class SpectrumRepair:
     """First, of the spread of their level; 1 where it is left as it is."""
     level: LocalRecalibration | None
     """Next, the law of the PIT of their level; None where ranks stay."""
-    pixel: PixelScale | None
-    """Then a factor by rest wavelength and S/N; None where there is none."""
+    continuum: PixelScale | None
+    """Then a factor of deviations of the ln continuum; None where there is none."""
     galaxies: int
     """Number of galaxies it was fitted on."""
 
     def of(self, told: Mapping[str, ArrayLike]) -> "Stretch":
         """What is done to one galaxy, from its covariates (`spectrum_covariates`)."""
         pit_map = None if self.level is None else self.level.pit_map(told)
-        return Stretch(self.factor, pit_map, self.pixel)
+        redshift = float(np.asarray(told["redshift"])[0])
+        return Stretch(self.factor, pit_map, self.continuum, redshift)
 
 
 @dataclass(frozen=True)
@@ -81,14 +87,15 @@ class Stretch:
     factor: float
     level: PitMap | None
     """Of one row."""
-    pixel: PixelScale | None
+    continuum: PixelScale | None
+    redshift: float
 
     def apply(
         self, flux: FloatArray, reference: FloatArray, *, rest_wavelength: FloatArray, snr: float
     ) -> FloatArray:
-        """Move the level of one galaxy's draws, then stretch them about their mean.
+        """Move level and continuum of one galaxy's draws.
 
-        Where a draw has no positive level, as beyond a galaxy's edge, levels stay.
+        Where a draw has no positive level, as beyond a galaxy's edge, spectra stay as they are.
 
         Args:
             flux: Any flux unit, shape (draw, pixel); a pixel that is NaN stays so.
@@ -99,14 +106,23 @@ class Stretch:
         Returns:
             Shape of `flux`.
         """
-        new, old = flux, level(reference)
-        if np.isfinite(old).all():
-            new = flux * np.exp(moved(old, self.factor, self.level) - old)[:, None]
-        if self.pixel is None:
-            return new
-        return self.pixel.apply(
-            new[:, None], rest_wavelength=rest_wavelength[None], snr=np.array([snr])
-        )[:, 0]
+        old = level(reference)
+        if not np.isfinite(old).all():
+            return flux
+        change = (moved(old, self.factor, self.level) - old)[:, None]
+        if self.continuum is None:
+            return np.asarray(flux * np.exp(change))
+        bins = continuum(reference, BINS) + change
+        whole = np.isfinite(bins).all(axis=0)
+        if not whole.any():
+            return np.asarray(flux * np.exp(change))
+        knots = BIN_WAVELENGTH[whole] / (1 + self.redshift)
+        told = {"rest_wavelength": knots[None], "snr": np.array([snr])}
+        step = self.continuum.apply(bins[:, None, whole], **told)[:, 0] - bins[:, whole]
+        curve = sum(
+            share * step[:, knot] for knot, share in tents(np.log(rest_wavelength), np.log(knots))
+        )
+        return np.asarray(flux * np.exp(change + curve))
 
 
 @dataclass(frozen=True)
@@ -205,11 +221,11 @@ class Repair:
                     "a law of the PIT of their level, depending on "
                     f"{', '.join(of_level.names)}, {_gains(of_level)}"
                 )
-            if (pixel := stretch.pixel) is not None:
-                table = np.exp(np.asarray(pixel.log_scale))
+            if (scale := stretch.continuum) is not None:
+                table = np.exp(np.asarray(scale.log_scale))
                 parts.append(
-                    f"deviations from the mean times {table.min():.3f} to {table.max():.3f} by "
-                    "rest wavelength and S/N"
+                    f"deviations of the ln continuum times {table.min():.3f} to "
+                    f"{table.max():.3f} by rest wavelength and S/N"
                 )
             said[spectra_from(kind)] = (
                 f"{'; then '.join(parts)}; from {stretch.galaxies:,} galaxies at known redshifts"
@@ -277,7 +293,7 @@ def write_repair(folder: Path, repair: Repair) -> Path:
             kind: {
                 "factor": one.factor,
                 "level": None if one.level is None else one.level.to_dict(),
-                "pixel": None if one.pixel is None else one.pixel.to_dict(),
+                "continuum": None if one.continuum is None else one.continuum.to_dict(),
                 "galaxies": one.galaxies,
             }
             for kind, one in repair.spectrum.items()
@@ -327,7 +343,7 @@ def read_repair(folder: Path) -> Repair | None:
             kind: SpectrumRepair(
                 float(one["factor"]),
                 None if one["level"] is None else LocalRecalibration.from_dict(one["level"]),
-                None if one["pixel"] is None else PixelScale.from_dict(one["pixel"]),
+                None if one["continuum"] is None else PixelScale.from_dict(one["continuum"]),
                 int(one["galaxies"]),
             )
             for kind, one in content["spectrum"].items()

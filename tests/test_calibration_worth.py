@@ -9,9 +9,9 @@ import pytest
 
 from probmmae.calibration.recalibrate_local import fit_local
 from probmmae.calibration.worth import (
+    continuum_scale_that_helps,
     law_helps,
     level_factor_that_helps,
-    pixel_scale_that_helps,
     said_of,
 )
 
@@ -25,13 +25,13 @@ def spectra(width, seed):
     deviations = rng.normal(size=(DRAWS + 1, GALAXIES, 1)) + 0.5 * rng.normal(size=shape)
     deviations[1:] *= width
     rest = np.broadcast_to(np.linspace(4000, 7000, PIXELS), shape[1:])
-    return 20 + deviations[1:], 20 + deviations[0], rest, np.exp(rng.normal(size=GALAXIES))
+    return deviations[1:], deviations[0], rest, np.exp(rng.normal(size=GALAXIES))
 
 
 @pytest.mark.parametrize(("width", "helps"), [(1.0, False), (1.4, True), (0.7, True)])
-def test_factors_of_pixels_are_kept_only_where_they_help(width, helps):
+def test_factors_of_the_continuum_are_kept_only_where_they_help(width, helps):
     draws, truth, rest, snr = spectra(width, seed=1)
-    scale, said = pixel_scale_that_helps(
+    scale, said = continuum_scale_that_helps(
         draws, truth, rest_wavelength=rest, snr=snr, generator=np.random.default_rng(2)
     )
     assert (scale is not None) == helps

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import special
 
-from probmmae.inference.levels import level, moved
+from probmmae.inference.levels import continuum, level, moved
 from probmmae.inference.pit_map import KNOTS, PitMap
-from probmmae.inference.repair import SpectrumRepair, Stretch
+from probmmae.inference.repair import REFERENCE, SpectrumRepair, Stretch
 from probmmae.inference.stretch import PixelScale
 
 DRAWS, PIXELS = 50, 30
@@ -50,7 +50,7 @@ def test_normal_levels_get_the_width_that_their_law_says(factor):
 
 def test_shapes_and_order_stay_and_the_spread_shrinks():
     flux = draws()
-    new = Stretch(1.0, NARROWER, None).apply(flux, flux, rest_wavelength=PLACE, snr=10.0)
+    new = Stretch(1.0, NARROWER, None, 0.0).apply(flux, flux, rest_wavelength=PLACE, snr=10.0)
     np.testing.assert_allclose(new[:, 1:] / new[:, :1], flux[:, 1:] / flux[:, :1])
     np.testing.assert_array_equal(np.argsort(level(new)), np.argsort(level(flux)))
     assert level(new).std() < 0.9 * level(flux).std()
@@ -59,8 +59,8 @@ def test_shapes_and_order_stay_and_the_spread_shrinks():
 def test_an_answer_does_not_depend_on_the_wavelengths_asked_for():
     flux, part = draws(), slice(4, 20)
     told = {"snr": 10.0}
-    whole = Stretch(1.0, NARROWER, None).apply(flux, flux, rest_wavelength=PLACE, **told)
-    some = Stretch(1.0, NARROWER, None).apply(
+    whole = Stretch(1.0, NARROWER, None, 0.0).apply(flux, flux, rest_wavelength=PLACE, **told)
+    some = Stretch(1.0, NARROWER, None, 0.0).apply(
         flux[:, part], flux, rest_wavelength=PLACE[part], **told
     )
     np.testing.assert_array_equal(whole[:, part], some)
@@ -69,17 +69,35 @@ def test_an_answer_does_not_depend_on_the_wavelengths_asked_for():
 def test_without_a_positive_level_in_every_draw_levels_stay():
     flux = draws()
     flux[7] *= -1
-    new = Stretch(1.0, NARROWER, None).apply(flux, flux, rest_wavelength=PLACE, snr=10.0)
+    new = Stretch(1.0, NARROWER, None, 0.0).apply(flux, flux, rest_wavelength=PLACE, snr=10.0)
     np.testing.assert_array_equal(new, flux)
 
 
-def test_pixels_are_stretched_after_the_level():
-    flux = draws()
-    pixel = PixelScale((4000.0, 8000.0), (1.0, 10.0), ((0.5, 0.5), (0.5, 0.5)), 100)
-    told = {"rest_wavelength": PLACE, "snr": 3.0}
-    first = Stretch(1.0, NARROWER, None).apply(flux, flux, **told)
-    both = SpectrumRepair(1.2, None, pixel, 100).of({})
-    assert both == Stretch(1.2, None, pixel)
-    new = Stretch(1.0, NARROWER, pixel).apply(flux, flux, **told)
-    np.testing.assert_allclose(new.std(axis=0), np.exp(0.5) * first.std(axis=0))
-    np.testing.assert_allclose(new.mean(axis=0), first.mean(axis=0))
+def test_the_continuum_is_stretched_and_lines_keep_their_equivalent_widths():
+    rng = np.random.default_rng(3)
+    place = np.log(REFERENCE / REFERENCE[0])
+    slope = 0.1 * rng.normal(size=(DRAWS, 1))
+    smooth = 2 + slope * np.sin(6 * place)
+    line = 1 + 5 * np.exp(rng.normal(size=(DRAWS, 1))) * (np.abs(REFERENCE - 6000) < 12)
+    scale = PixelScale((2000.0, 12000.0), (1.0, 10.0), ((-0.5, -0.5), (-0.5, -0.5)), 100)
+    stretch = SpectrumRepair(1.0, None, scale, 100).of({"redshift": [0.1]})
+    assert stretch == Stretch(1.0, None, scale, 0.1)
+    new = stretch.apply(smooth * line, smooth * line, rest_wavelength=REFERENCE / 1.1, snr=3.0)
+    # Away from lines the ln continuum has the spread that was asked for.
+    inside = slice(40, 700)
+    ratio = (np.log(new / line).std(axis=0) / np.log(smooth).std(axis=0))[inside]
+    wide = np.log(smooth).std(axis=0)[inside] > 0.02
+    np.testing.assert_allclose(ratio[wide], np.exp(-0.5), rtol=0.05)
+    # A line goes with its continuum.
+    at = np.argmin(np.abs(REFERENCE - 6000))
+    beside = at + 20
+    old = (smooth * line)[:, at] / (smooth * line)[:, beside]
+    np.testing.assert_allclose(new[:, at] / new[:, beside], old, rtol=0.02)
+
+
+def test_the_continuum_is_ln_of_the_median_in_bins():
+    flux = np.arange(1.0, 14.0)
+    np.testing.assert_allclose(continuum(flux, 4), np.log([2, 5, 8, 11]))
+    flux[4] = np.nan
+    assert np.isnan(continuum(flux, 4)).tolist() == [False, True, False, False]
+    assert np.isnan(continuum(-flux, 4)).all()

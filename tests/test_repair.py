@@ -319,7 +319,7 @@ def damaged(content: dict) -> str:
         pytest.param(damaged, "Expected a repair with SHA-256 .* has .*damaged", id="changed"),
         pytest.param(lambda _: "{", "Expected the JSON of a repair in .* got", id="not JSON"),
         pytest.param(lambda _: "[1]", "Expected the JSON of a repair in .* got", id="a list"),
-        pytest.param(lambda c: json.dumps({**c, "format": 7}), "format 2 .* got 7", id="format"),
+        pytest.param(lambda c: json.dumps({**c, "format": 7}), "format 3 .* got 7", id="format"),
     ],
 )
 def test_a_bad_file_is_refused(kept, change, message) -> None:
