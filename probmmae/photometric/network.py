@@ -25,6 +25,8 @@ from probmmae.redshift import RedshiftDensity, RedshiftHead
 from probmmae.tokens import PHOTOMETRY_FEATURES, tokenize
 
 _FEATURES = PHOTOMETRY_FEATURES + 3
+_NARROWEST = 1e-3
+"""Least width of a component in ln(1 + z), far below what broad bands can tell."""
 _CHUNK = 4096
 """Galaxies whose features are computed at a time."""
 
@@ -112,8 +114,14 @@ class PhotometricNetwork(nn.Module):
         return torch.cat([values, seen], dim=-1).flatten(1)
 
     def forward(self, inputs: Float[Tensor, "galaxy input"]) -> RedshiftDensity:
-        """The density of each galaxy."""
-        return self.head.of_features(self.colours(inputs))
+        """The density of each galaxy.
+
+        No component is a needle or leans on z = 0 from below, as one of a stranger could: a single
+        galaxy would outweigh a whole catalogue in the integral of the squared density.
+        """
+        found = self.head.of_features(self.colours(inputs))
+        scale = (found.scale**2 + _NARROWEST**2).sqrt()
+        return RedshiftDensity(found.logits, found.loc.clamp(min=0.0), scale)
 
     def density(self, features: Features) -> RedshiftDensity:
         """The density of each galaxy from its features."""

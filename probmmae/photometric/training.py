@@ -140,7 +140,7 @@ def _pit(
 def networks(
     features: Features,
     z: Float[Tensor, " galaxy"],
-    groups: Sequence[Int[Tensor, " known"]],
+    groups: Sequence[Int[Tensor, " _"]],
     config: FitConfig,
     *,
     seed: int,
