@@ -259,8 +259,8 @@ def chi_square_of_draws(
     """Chi-square of a map about the mean of its draws, and its degrees of freedom.
 
     The covariance is that of the noise, whose modes with at least 2 % of a spaxel's variance
-    count, and that of the draws. Draws of their own galaxy give about its degrees of freedom if
-    there are many times more draws than modes of the draws' covariance that matter.
+    count, and that of the draws, shrunk towards independent spaxels as far as the number of draws
+    leaves it uncertain (Schaefer & Strimmer 2005, https://doi.org/10.2202/1544-6115.1175).
 
     Args:
         one: A galaxy whose draws are free of noise.
@@ -286,7 +286,18 @@ def chi_square_of_draws(
     kept = share > _SHARE
     total = np.diag(share[kept])
     if with_draws:
-        spread = (scaled - scaled.mean(0)) @ mode[:, kept] / np.sqrt(len(scaled) - 1)
-        total = total + spread.T @ spread
+        total = total + mode[:, kept].T @ _covariance(scaled) @ mode[:, kept]
     away = away @ mode[:, kept]
     return float(away @ np.linalg.solve(total, away)), int(kept.sum())
+
+
+def _covariance(draws: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of draws (draw, spaxel); what is off the diagonal is shrunk by its sampling error."""
+    count, away = len(draws), draws - draws.mean(0)
+    product = away.T @ away
+    covariance = product / (count - 1)
+    squares = (away**2).T @ away**2
+    variance = (squares - product**2 / count) * count / (count - 1) ** 3
+    beside = ~np.eye(len(product), dtype=bool)
+    shrink = variance[beside].sum() / max(float((covariance[beside] ** 2).sum()), 1e-300)
+    return np.where(beside, covariance * (1 - min(1.0, float(shrink))), covariance)
