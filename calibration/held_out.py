@@ -11,7 +11,7 @@ model expects to be measured.
 Axes: draw, galaxy, pixel, bin (of observed wavelength), grid.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
@@ -25,11 +25,12 @@ from probmmae.calibration.answers import FEWEST_GALAXIES, Drawn, Gridded, Job, V
 from probmmae.calibration.features import FEATURES, spectrum_features
 from probmmae.calibration.repaired import Repaired
 from probmmae.dataset import Dataset, Split
-from probmmae.galaxy import FWHM_PER_SIGMA, Galaxy, Spectrum
+from probmmae.galaxy import FWHM_PER_SIGMA, BandImage, Galaxy, Photometry, Spectrum
 from probmmae.inference.pit_map import PitMap
 from probmmae.inference.posterior import Model, Posterior, observed_batch
 from probmmae.inference.redshifts import default_grid
 from probmmae.inference.repair import joined
+from probmmae.inference.shown import signal_to_noise
 from probmmae.redshift import RedshiftDensity
 from probmmae.tokens import SPECTRAL_UNIT, galaxy_scale
 
@@ -63,6 +64,10 @@ class _Said:
     """Shape (draw, bin); NaN where nothing was measured."""
     true_bins: FloatArray
     """Shape (bin,)."""
+    noise: float
+    """Of a bin, typically, over the light of the galaxy."""
+    offset: float
+    """Distance of the aperture from the centre of the galaxy, arcsec."""
 
 
 @dataclass
@@ -71,8 +76,7 @@ class _Gathered:
 
     densities: list[RedshiftDensity] = field(default_factory=list)
     z: list[float] = field(default_factory=list)
-    magnitude: list[float] = field(default_factory=list)
-    bands: list[str] = field(default_factory=list)
+    conditions: dict[str, list[Any]] = field(default_factory=dict)
     maps: list[PitMap] = field(default_factory=list)
     for_repair: list[bool] = field(default_factory=list)
     spectra: list[_Said | None] = field(default_factory=list)
@@ -171,13 +175,16 @@ def _ask(
     said.densities.append(density)
     said.maps.append(joined(model.applied(batch, density, draws=DRAWS, repair=repair)))
     scale = galaxy_scale(batch).double().numpy()
-    said.magnitude += (22.5 - 2.5 * np.log10(scale)).tolist()
+    seen = {
+        "magnitude": (22.5 - 2.5 * np.log10(scale)).tolist(),
+        "S/N": signal_to_noise(batch).tolist(),
+        "colour": [_colour(one) for one in shown],
+        "bands": [_bands(one) for one in shown],
+    }
+    for name, values in seen.items():
+        said.conditions.setdefault(name, []).extend(values)
     said.z += [float(one.redshift or 0.0) for one in galaxies]
     said.for_repair += [for_repair] * len(galaxies)
-    said.bands += [
-        "".join(sorted({part.band.rpartition("-")[2] for part in one.images or one.photometry}))
-        for one in shown
-    ]
     posteriors = model.condition(shown, draws=DRAWS, seed=_SEED, repair=repair)
     for one, posterior, level in zip(galaxies, posteriors, scale.tolist(), strict=True):
         spectrum = one.spectra[0] if one.spectra and one.images else None
@@ -185,6 +192,25 @@ def _ask(
             None if spectrum is None
             else _compare(posterior, spectrum, level * SPECTRAL_UNIT, generator)
         )  # fmt: skip
+
+
+def _bands(shown: Galaxy) -> str:
+    """The bands that a galaxy is shown in."""
+    parts = shown.images or shown.photometry
+    return "".join(sorted({part.band.rpartition("-")[2] for part in parts}))
+
+
+def _colour(shown: Galaxy) -> float:
+    """Magnitude in the bluest band less that in the reddest, of all pixels; NaN if undefined."""
+    held: Sequence[BandImage | Photometry] = shown.images or shown.photometry
+    parts = sorted(held, key=lambda part: part.wavelength)
+    first, last = (
+        float(np.sum(np.where(np.asarray(part.ivar) > 0, part.flux, 0.0)))
+        for part in (parts[0], parts[-1])
+    )
+    if len(parts) < 2 or min(first, last) <= 0:
+        return float("nan")
+    return -2.5 * float(np.log10(first / last))
 
 
 def _compare(
@@ -213,21 +239,28 @@ def _compare(
     # In units of what is known without the spectrum: light and noise.
     error = np.median(1 / np.sqrt(total[~empty])) if not empty.all() else 0.0
     bins = np.where(empty, np.nan, bins / np.hypot(level, error))
-    return _Said(features[:-1], features[-1], bins[:-1], bins[-1])
+    offset = float(np.hypot(spectrum.aperture.dx, spectrum.aperture.dy))
+    return _Said(
+        features[:-1], features[-1], bins[:-1], bins[-1], float(error / level), offset
+    )  # fmt: skip
 
 
 def _jobs(said: _Gathered) -> Iterator[Job]:
     for_repair = np.array(said.for_repair)
-    conditions: dict[str, NDArray[Any]] = {"magnitude": np.array(said.magnitude)}
-    if len(set(said.bands)) > 1:
-        conditions["bands"] = np.array(said.bands)
+    conditions = _varied(said.conditions)
     z = np.array(said.z)
     yield Job("redshift", (_redshift(said, z),), None, conditions, for_repair)
     has = np.array([one is not None for one in said.spectra])
     spectra = [one for one in said.spectra if one is not None]
     if (has & ~for_repair).sum() < FEWEST_GALAXIES:
         return
-    conditions = {name: values[has] for name, values in conditions.items()} | {"redshift": z[has]}
+    conditions = {name: values[has] for name, values in conditions.items()} | _varied(
+        {
+            "redshift": z[has],
+            "arcsec from the centre": [one.offset for one in spectra],
+            "noise over light": [one.noise for one in spectra],
+        }
+    )
     reported = ~for_repair[has]
     draws = np.stack([one.features for one in spectra], axis=1)
     truth = np.stack([one.true_features for one in spectra])
@@ -240,6 +273,12 @@ def _jobs(said: _Gathered) -> Iterator[Job]:
     vectors = _vectors(spectra, z[has], reported)
     if features or vectors is not None:
         yield Job("spectra", features, vectors, conditions, for_repair[has])
+
+
+def _varied(conditions: Mapping[str, Sequence[Any] | FloatArray]) -> dict[str, NDArray[Any]]:
+    """The conditions that are not the same for all galaxies."""
+    found = {name: np.array(values) for name, values in conditions.items()}
+    return {name: values for name, values in found.items() if np.unique(values).size > 1}
 
 
 def _redshift(said: _Gathered, z: FloatArray) -> Gridded:

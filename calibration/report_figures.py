@@ -21,6 +21,9 @@ from probmmae.calibration.plots import (
 )
 from probmmae.calibration.report import JobReport
 
+_WIDEST = 20
+"""Bins that a map has side by side."""
+
 
 def scalar_figures(job: JobReport) -> str:
     """PIT, ECDF, coverage and tomographic bins of the one number of a job."""
@@ -151,16 +154,38 @@ def _panels(draws: Sequence[Draw], name: str, caption: str) -> str:
 def _map_of_bins(sides: Sequence[Judgement]) -> str:
     """Width error by condition and bin: a row a quantity, before and after."""
     tables = [_by_condition(side) for side in sides]
-    quantities = list(tables[0])
-    if not quantities:
+    if not tables[0]:
         return ""
     groups: dict[str, tuple[Cell, ...]] = {}
     for of in tables[0].values():
         for name, cells in of.items():
             groups.setdefault(name, cells)
+    said = paragraph(
+        "Width error in per cent, red too narrow and blue too wide, in bins of what was observed. "
+        "Bins of numbers run from low to high with as many galaxies each; point at a cell for its "
+        "range. Framed: fails, all bins of the quantity taken together."
+    )
+    return said + "".join(_map_of_some(tables, some) for some in _lines(groups))
+
+
+def _lines(groups: dict[str, tuple[Cell, ...]]) -> list[dict[str, tuple[Cell, ...]]]:
+    """As many conditions as fit side by side, then the next."""
+    lines: list[dict[str, tuple[Cell, ...]]] = [{}]
+    for name, cells in groups.items():
+        if lines[-1] and sum(map(len, lines[-1].values())) + len(cells) > _WIDEST:
+            lines.append({})
+        lines[-1][name] = cells
+    return lines
+
+
+def _map_of_some(
+    tables: Sequence[dict[str, dict[str, tuple[Cell, ...]]]], groups: dict[str, tuple[Cell, ...]]
+) -> str:
+    """The map of some of the conditions, of the quantities that have them."""
+    quantities = [name for name, of in tables[0].items() if groups.keys() & of.keys()]
     rows = []
     for quantity in quantities:
-        for table, when in zip(tables, whens(sides), strict=True):
+        for table, when in zip(tables, whens(tables), strict=True):
             of = table[quantity]
             parts = [
                 [_shade(cell) for cell in of[name]] if name in of else [None] * len(cells)
@@ -168,13 +193,10 @@ def _map_of_bins(sides: Sequence[Judgement]) -> str:
             ]
             alone = when if len(quantities) == 1 else f"{quantity}, {when}"
             rows.append((alone if when else quantity, parts))
-    heads = [(name, [_head(*pair) for pair in enumerate(cells, 1)]) for name, cells in
-             groups.items()]  # fmt: skip
-    return paragraph(
-        "Width error in per cent, red too narrow and blue too wide, in bins of what was observed. "
-        "Bins of numbers run from low to high with as many galaxies each; point at a cell for its "
-        "range. Framed: fails, all bins of the quantity taken together."
-    ) + heat_map(heads, rows)
+    heads = [
+        (name, [_head(*pair) for pair in enumerate(cells, 1)]) for name, cells in groups.items()
+    ]
+    return heat_map(heads, rows)
 
 
 def _by_condition(judgement: Judgement) -> dict[str, dict[str, tuple[Cell, ...]]]:

@@ -130,12 +130,3 @@ def test_the_table_says_what_was_missed() -> None:
     assert "- no number: not measurable (goal: 0.88 to 0.92)" in said
     with pytest.raises(ValueError, match="once each"):
         filled("nothing to fill", said)
-
-
-@pytest.mark.parametrize(
-    "path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.name
-)
-def test_notebooks_carry_no_outputs(path: Path) -> None:
-    cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
-    assert cells
-    assert [cell["source"] for cell in cells if cell["outputs"] or cell["execution_count"]] == []

@@ -248,6 +248,7 @@ def test_a_checkpoint_is_judged_on_the_held_out_parts(tmp_path, monkeypatch):
     assert spectra["before"]["vectors"]["quantities"] > 20
     assert content["provenance"]["dataset"].endswith("28 galaxies")
     assert "22 galaxies reported, 4 for the repair" in content["provenance"]["redshift"]
+    assert {"magnitude", "S/N", "colour"} <= set(content["provenance"]["conditions"].split(", "))
 
 
 @pytest.fixture(scope="module")
