@@ -205,9 +205,14 @@ def _verdict(galaxies: Sequence[ChapterGalaxy], numbers: Mapping[str, Any]) -> s
             parts.append(f"{min(told):.2f} to {max(told):.2f} {fit}")
     said = "; ".join(parts) or "not measured"
     return (
-        f"{len(galaxies)} galaxies ({names}{more}). 90 % intervals of H-alpha in spaxels cover "
+        f"{counted(len(galaxies))} ({names}{more}). 90 % intervals of H-alpha in spaxels cover "
         f"{said}, from ring to ring."
     )
+
+
+def counted(galaxies: int) -> str:
+    """One galaxy, or how many."""
+    return "1 galaxy" if galaxies == 1 else f"{galaxies} galaxies"
 
 
 def _galaxy_table(numbers: Mapping[str, Any]) -> str:

@@ -531,7 +531,7 @@ def _calibrate_manga(
     """Hold predicted cubes against MaNGA's; what was written, in words."""
     from probmmae import __version__
     from probmmae.calibration.manga_chapter import chapter_files, judge_file
-    from probmmae.calibration.manga_html import write_chapter
+    from probmmae.calibration.manga_html import counted, write_chapter
 
     found = chapter_files(files)
     if images and len(found) > 1:
@@ -551,7 +551,7 @@ def _calibrate_manga(
         "probmmae": __version__,
     }
     beside = write_chapter(judged, made, output)
-    return f"{output}: {len(judged)} galaxies; {beside}: the same for machines."
+    return f"{output}: {counted(len(judged))}; {beside}: the same for machines."
 
 
 @contextmanager

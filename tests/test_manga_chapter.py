@@ -88,7 +88,7 @@ def test_command_line(path, tmp_path):
         app, ["calibrate", str(tmp_path / "model"), "--manga", str(path), "-o", str(out)]
     )
     assert said.exit_code == 0, said.output
-    assert "1 galaxies" in said.output
+    assert "1 galaxy" in said.output
     text, numbers = out.read_text(), json.loads(out.with_suffix(".json").read_text())
     assert "data:image/png;base64," in text
     assert "http" not in text.replace("http://www.w3.org", "")
