@@ -27,7 +27,12 @@ from probmmae.photometric.footprint import (
     UNSEEN_MAGNITUDE,
     Footprint,
 )
-from probmmae.photometric.network import Features, features_of, typical_errors
+from probmmae.photometric.network import (
+    Features,
+    PhotometricNetwork,
+    features_of,
+    typical_errors,
+)
 from probmmae.photometric.recipe import PhotometricRecipe, parse_photometric
 from probmmae.photometric.sample import read_sample
 from probmmae.photometric.training import fit, networks, passes_of, train
@@ -323,6 +328,17 @@ def test_galaxies_made_to_be_unlike(trained, table: Path) -> None:
     assert told[4] == UNSEEN_BANDS
     everybody = model.footprint.unlike(model.features(model.bands.table(galaxies)))
     assert np.mean(everybody > 0) < 0.03
+
+
+def test_strangers_get_no_needles() -> None:
+    torch.manual_seed(0)
+    network = PhotometricNetwork(5, small_recipe().fit)
+    width = network.colours[0].in_features
+    with torch.no_grad():
+        density = network(1e4 * torch.randn(500, width))
+        highest = density.log_prob(torch.linspace(0, 2, 2001)[:, None]).max()
+    # Half of a Gaussian of width 2e-3, at z = 0.
+    assert float(highest) < np.log(2 / (2e-3 * np.sqrt(2 * np.pi))) + 1e-3
 
 
 def test_shallow_photometry_is_unlike_and_fresh_noise_is_not() -> None:

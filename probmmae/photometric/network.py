@@ -25,7 +25,7 @@ from probmmae.redshift import RedshiftDensity, RedshiftHead
 from probmmae.tokens import PHOTOMETRY_FEATURES, tokenize
 
 _FEATURES = PHOTOMETRY_FEATURES + 3
-_NARROWEST = 1e-3
+_NARROWEST = 2e-3
 """Least width of a component in ln(1 + z), far below what broad bands can tell."""
 _CHUNK = 4096
 """Galaxies whose features are computed at a time."""
