@@ -69,8 +69,8 @@ def test_alone_only_calibration_is_a_goal(split: Split, tmp_path: Path) -> None:
         lowest_loss(split, tmp_path)
 
 
-def test_peers_read_bands_from_the_bluest(split: Split) -> None:
+def test_peers_read_magnitudes(split: Split) -> None:
     told = magnitudes(split.train)
     flux = split.train.table.flux.double().numpy()
-    np.testing.assert_allclose(told["mag"], 22.5 - 2.5 * np.log10(flux[:, ::-1]))
+    np.testing.assert_allclose(told["mag"], 22.5 - 2.5 * np.log10(flux), rtol=1e-6)
     assert told["bands"] == "AB"

@@ -39,7 +39,7 @@ class Features(Rows):
     """`Tokens.photometry_values`, as the full model computes them."""
     typical: Float[Tensor, "galaxy band typical"]
     """asinh magnitude softened at twice the band's typical error, ln error, and the colour against
-    the next redder band; natural logarithms of nanomaggies."""
+    the next band of the recipe, which tells apertures apart; natural logarithms of nanomaggies."""
     visible: Bool[Tensor, "galaxy band"]
 
     @property
@@ -65,10 +65,8 @@ def features_of(table: PhotometryTable, typical: Float[Tensor, " band"]) -> Feat
         own[start : start + _CHUNK] = tokens.photometry_values[:, :bands]
     seen = table.ivar > 0
     bright = torch.asinh(table.flux / (2 * typical)) + torch.log(2 * typical)
-    order = table.wavelength[0].argsort()
-    bluer, redder = order[:-1], order[1:]
     colour = torch.zeros_like(bright)
-    colour[:, bluer] = (bright[:, redder] - bright[:, bluer]) * (seen[:, redder] & seen[:, bluer])
+    colour[:, :-1] = (bright[:, 1:] - bright[:, :-1]) * (seen[:, 1:] & seen[:, :-1])
     error = -0.5 * torch.log(table.ivar.clamp(min=1e-20))
     values = torch.stack([bright, error, colour], dim=-1) * seen[..., None]
     return Features(own, values, seen)

@@ -19,7 +19,8 @@ class CatalogueConfig:
     """The table that is learned from."""
 
     columns: ColumnMap
-    """Which column is what; the order of its bands is that of the network's."""
+    """Which column is what. Colours are taken between bands that stand side by side: those of one
+    survey stand together, from blue to red."""
     redshift_above: float = 0.001
     """Galaxies at this redshift or below it are stars, and left out."""
     held_out: float = 0.2
