@@ -9,8 +9,8 @@ that galaxy i lies in cell j and n_j the population's share of it,
     n_j          =  pi_j exp(g_j) / sum_k pi_k exp(g_k),
 
 where g, the log of how the population differs from the training sample, is a smooth Gaussian
-process, its amplitude the one of three with the largest evidence (Laplace's). Where the data say
-nothing n falls back to pi, and a cell that the training sample never filled stays empty.
+process, its length and amplitude those of a few with the largest evidence (Laplace's). Where the
+data say nothing n falls back to pi, and a cell that the training sample never filled stays empty.
 
 The mode is found by Newton's method in a few passes over the rows of m, a chunk at a time, so m
 may be a memory map larger than the memory. NUTS then samples g: with the likelihood itself for up
@@ -48,10 +48,12 @@ EXACT = 5_000
 
 _ROWS = 65_536
 """Galaxies in memory at a time."""
-_LENGTH = 0.08
-"""Correlation length of g in ln(1 + z)."""
-_AMPLITUDES = (0.5, 1.0, 2.0)
+_LENGTHS = (0.08, 0.16, 0.32, 0.64)
+"""Correlation lengths of g in ln(1 + z)."""
+_AMPLITUDES = (0.5, 1.0, 2.0, 4.0)
 """Of g."""
+_CHOOSING = 20_000
+"""Galaxies by which the two are chosen, at most about."""
 _SETTLED = 1e-2
 """Squared length of the last Newton step, in posterior standard deviations."""
 _FLOOR = 1e-30
@@ -180,7 +182,7 @@ def infer(
             f"Expected the masses of at least one galaxy in {cells} cells; got shape "
             f"{masses.shape}. Make them with cell_masses."
         )
-    root, mode, hessian = _best(masses, prior, _root(borders))
+    root, mode, hessian = _best(masses, prior, borders)
     few = len(masses) <= EXACT
     ratio = _ratio(root, prior, mode)
     data: Any
@@ -281,10 +283,10 @@ def _chunks(count: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
 
-def _root(edges: Float[np.ndarray, " edge"]) -> Float[np.ndarray, "cell cell"]:
+def _root(edges: Float[np.ndarray, " edge"], length: float) -> Float[np.ndarray, "cell cell"]:
     """Root of the covariance of g at amplitude 1: Matern 5/2 in ln(1 + z)."""
     x = np.log1p(0.5 * (edges[1:] + edges[:-1]))
-    apart = np.abs(x[:, None] - x) * np.sqrt(5) / _LENGTH
+    apart = np.abs(x[:, None] - x) * np.sqrt(5) / length
     kernel = (1 + apart + apart**2 / 3) * np.exp(-apart)
     return np.linalg.cholesky(kernel + 1e-6 * np.eye(len(x)))
 
@@ -307,9 +309,9 @@ def _log_likelihood(masses: Any, ratio: Float[np.ndarray, "draw cell"]) -> np.nd
 
 
 def _best(
-    masses: Any, prior: np.ndarray, root: np.ndarray
+    masses: Any, prior: np.ndarray, edges: np.ndarray
 ) -> tuple[np.ndarray, Float[np.ndarray, " cell"], Float[np.ndarray, "cell cell"]]:
-    """The root of g's covariance at the best amplitude, the mode, and minus the Hessian there."""
+    """The best root of g's covariance, the mode under it, and minus the Hessian there."""
     with np.errstate(divide="ignore"):
         start = _log_likelihood(masses, np.ones((1, len(prior))))[0]
     if not np.isfinite(start):
@@ -317,15 +319,18 @@ def _best(
             "Expected every galaxy to have mass in some cell; got one that has none. "
             "Leave it out, or let the cells reach further."
         )
+    some = np.asarray(masses[:: max(1, len(masses) // _CHOOSING)])
     found = []
-    x, before = np.zeros(len(prior)), _AMPLITUDES[0]
-    for amplitude in _AMPLITUDES:
-        x, hessian, value = _mode(masses, prior, amplitude * root, x * before / amplitude)
-        before = amplitude
-        evidence = value - 0.5 * np.linalg.slogdet(hessian)[1]
-        found.append((evidence, amplitude * root, x, hessian))
-    _, *best = max(found, key=lambda one: one[0])
-    return best[0], best[1], best[2]
+    for length in _LENGTHS:
+        root = _root(edges, length)
+        x, before = np.zeros(len(prior)), _AMPLITUDES[0]
+        for amplitude in _AMPLITUDES:
+            x, hessian, value = _mode(some, prior, amplitude * root, x * before / amplitude)
+            before = amplitude
+            found.append((value - 0.5 * np.linalg.slogdet(hessian)[1], amplitude * root, x))
+    _, root, x = max(found, key=lambda one: one[0])
+    mode, hessian, _ = _mode(masses, prior, root, x)
+    return root, mode, hessian
 
 
 def _mode(
