@@ -25,8 +25,8 @@ from probmmae.redshift import RedshiftDensity, RedshiftHead
 from probmmae.tokens import PHOTOMETRY_FEATURES, tokenize
 
 _FEATURES = PHOTOMETRY_FEATURES + 3
-_NARROWEST = 2e-3
-"""Least width of a component in ln(1 + z), far below what broad bands can tell."""
+_NARROWEST = 5e-3
+"""Least width of a component in ln(1 + z), below what broad bands can tell."""
 _CHUNK = 4096
 """Galaxies whose features are computed at a time."""
 
