@@ -71,11 +71,11 @@ def report_cost(galaxies: int, draws: int, *, seed: int) -> list[Figure]:
 
 
 def sbi_cost(galaxies: int, draws: int, *, seed: int, python: str | None) -> list[Figure]:
-    """Seconds of sbi.diagnostics over ours on the same arrays, on one core; the same answer."""
+    """CPU of sbi.diagnostics over ours on the same arrays, on one core; the same answer."""
     name = f"{galaxies:,} galaxies x {draws:,} draws x 5 quantities"
     if why := cannot(python, "sbi.diagnostics"):
         print(f"sbi.diagnostics: not measured, {why}")
-        return [figure(f"{name}: time of sbi.diagnostics over ours (not measured: {why})",
+        return [figure(f"{name}: CPU of sbi.diagnostics over ours (not measured: {why})",
                        float("nan"))]  # fmt: skip
     rng = np.random.default_rng(seed)
     centre = 2 * rng.standard_normal((galaxies, 5))
@@ -94,11 +94,11 @@ def sbi_cost(galaxies: int, draws: int, *, seed: int, python: str | None) -> lis
             with np.load(out) as stored:
                 said = dict(stored)
             theirs[turn] = said["seconds"]
-            began = time.perf_counter()
+            began = time.process_time()
             ranks = sbc_ranks(made, truth, generator=rng)
-            middle = time.perf_counter()
+            middle = time.process_time()
             ours = tarp_result(made, truth, generator=rng, references=points)
-            mine[turn] = np.diff([began, middle, time.perf_counter()])
+            mine[turn] = np.diff([began, middle, time.process_time()])
     same = np.interp(ours.levels, said["level"], said["coverage"])
     apart = {
         "SBC": float(np.mean(ranks != said["ranks"])),
@@ -110,7 +110,7 @@ def sbi_cost(galaxies: int, draws: int, *, seed: int, python: str | None) -> lis
     for column, what in enumerate(apart):
         ratio, limit = float(ratios[column]), 0.0 if what == "SBC" else 0.01
         figures += [
-            figure(f"{what}, {name}: time of sbi.diagnostics over ours (medians of {REPEATS})",
+            figure(f"{what}, {name}: CPU of sbi.diagnostics over ours (medians of {REPEATS})",
                    ratio, interval=(spread[0, column], spread[-1, column]), n=REPEATS,
                    goal="at least 10", met=at_least(ratio, 10)),
             figure(f"{what}, {name}: "
