@@ -75,7 +75,8 @@ th[aria-sort=descending] button::after { content: "\\a0\\2193"; color: var(--tex
 
 .maps { display: flex; flex-wrap: wrap; gap: .6rem 2.5rem; align-items: flex-end; }
 .map th { font-weight: 400; white-space: nowrap; } .map thead th { text-align: center; border: 0;
-  padding: .1rem .3rem; } .map thead tr:first-child th { font-weight: 600; }
+  padding: .1rem .3rem; } .map thead tr:first-child th { font-weight: 600;
+  white-space: normal; }
 .map td, .map tbody th { border: 0; } .map tbody th { padding: .3rem .9rem .3rem 0; }
 .map td { text-align: center; padding: .3rem .4rem; min-width: 2.7rem;
   border: 1px solid var(--paper); }
@@ -92,7 +93,7 @@ th[aria-sort=descending] button::after { content: "\\a0\\2193"; color: var(--tex
 @media print {
   body { max-width: none; padding: 0; font-size: 9.5pt; } h2 { margin-top: 2rem; }
   p, td.long { max-width: none; } table { font-size: 7.5pt; } th { white-space: normal; }
-  th, td { padding-right: .5rem; } td.long { min-width: 0; } nav { display: none; }
+  th, td { padding-right: .35rem; } td.long { min-width: 0; } nav { display: none; }
   td small { margin-left: .3em; } .map { font-size: 6.5pt; }
   .map td { min-width: 0; padding: .2rem .15rem; } .map .start { border-left-width: .4rem; }
   .scroll, figure.wide .panels { overflow: visible; } th button::after { content: "" !important; }
