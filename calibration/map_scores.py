@@ -103,7 +103,7 @@ def integrals(
         _slope(break_[..., outer], radius[outer]),
         ratio,
     )
-    return dict(zip(INTEGRALS, values, strict=True))
+    return {name: np.asarray(one) for name, one in zip(INTEGRALS, values, strict=True)}
 
 
 def _slope(values: NDArray[np.float64], radius: NDArray[np.float64]) -> NDArray[np.float64]:
