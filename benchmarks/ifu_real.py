@@ -28,7 +28,7 @@ from probmmae.calibration.manga_figures import chapter_figure
 from probmmae.calibration.map_scores import integral_scores, map_correlation, zone_scores
 from probmmae.formats.cutouts import read_bands
 from probmmae.formats.manga import LogCube, to_galaxy
-from probmmae.galaxy import FWHM_PER_SIGMA, Aperture, Galaxy, Scalar, Spectrum
+from probmmae.galaxy import FWHM_PER_SIGMA, Aperture, BandImage, Galaxy, Scalar, Spectrum
 from probmmae.inference.figures import save
 from probmmae.inference.posterior import Model
 from probmmae.spaxels import equivalent_aperture
@@ -146,12 +146,25 @@ def abell_galaxies(data: Path) -> Mapping[str, Galaxy]:
     known = {"redshift": Scalar(REDSHIFT)}
     place = {"ra": read.ra * u.deg, "dec": read.dec * u.deg}
     hubble = read_bands([data / ABELL[1]], **place)
+    hubble = replace(hubble, images=tuple(map(_without_sky, hubble.images)))
     own = replace(to_galaxy(read), spectra=(), scalars=known)
     return {
         "its HST image": replace(hubble, id="abell-478", spectra=(), scalars=known),
         "images of the cube": own,
         "images and the central spectrum": replace(own, spectra=(_central(read),)),
     }
+
+
+def _without_sky(image: BandImage) -> BandImage:
+    """The drizzled frame still has its sky: the median of what lies further out than 12 arcsec."""
+    y, x = np.indices(image.flux.shape)
+    height, width = image.flux.shape
+    away = image.pixel_scale * np.hypot(x - (width - 1) / 2, y - (height - 1) / 2)
+    sky = float(np.median(image.flux[(away > 12) & (image.ivar > 0)]))
+    return BandImage.in_batch_units(
+        image.band, image.flux - sky, ivar=image.ivar, pixel_scale=image.pixel_scale,
+        psf_fwhm=image.psf_fwhm, wavelength=image.wavelength, centre=image.centre,
+    )  # fmt: skip
 
 
 def _central(read: LogCube) -> Spectrum:
