@@ -22,7 +22,6 @@ from torch import Tensor
 from probmmae.batch import Batch
 from probmmae.calibration.pit import pit_from_draws
 from probmmae.calibration.recalibrate_local import LEAST_GALAXIES, fit_local
-from probmmae.calibration.recalibrate_spectra import LEAST_GALAXIES as LEAST_SPECTRA
 from probmmae.calibration.worth import (
     NO_HELP,
     continuum_scale_that_helps,
@@ -80,6 +79,8 @@ SPECTRA = 768
 """Galaxies of each kind that are asked for their spectrum."""
 DRAWS = 64
 """Of each spectrum."""
+LEAST_SPECTRA = 100
+"""With fewer of a kind spectra are left as they are."""
 _CHUNK = 8
 """Galaxies whose spectra are drawn at a time."""
 
@@ -135,7 +136,7 @@ def fit_repair(
         watch: Told of progress.
 
     Raises:
-        ValueError: No kind of evidence has enough galaxies (300 for redshifts, 50 for spectra).
+        ValueError: No kind of evidence has enough galaxies (300 for redshifts, 100 for spectra).
     """
     generator = torch.Generator().manual_seed(seed)
     answers = {kind: _Answers() for kind in SHOWN}

@@ -41,7 +41,7 @@ from probmmae.redshift import RedshiftDensity
 from probmmae.simulator.stream import simulate_catalogue
 from probmmae.unbatch import unbatch
 
-FITTED, TESTED, SPECTRA, TRIED, DRAWS = 1200, 1200, 320, 100, 30
+FITTED, TESTED, SPECTRA, TRIED, DRAWS = 1200, 1200, 200, 100, 30
 GRID = np.arange(5000.0, 7000.0, 40.0) * u.AA
 NETWORK = tiny_network()
 
