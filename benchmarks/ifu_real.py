@@ -99,7 +99,9 @@ def chapter_figures(label: str, judged: ChapterGalaxy) -> list[Figure]:
                     figure(f"{label}: correlation of the {name} map with the observed one",
                            correlation, n=1)
                 )  # fmt: skip
-        for score in zone_scores(noisy, ("h_alpha", "h_alpha_ew", "velocity", "d4000")):
+        # The level changes fluxes alone.
+        told = ("h_alpha",) if said else ("h_alpha", "h_alpha_ew", "velocity", "d4000")
+        for score in zone_scores(noisy, told):
             ring = f"{score.zone[0]:g} to {score.zone[1]:g} R_e"
             name = f"{label}: {score.quantity}, {ring}{said}"
             figures += [
@@ -109,7 +111,7 @@ def chapter_figures(label: str, judged: ChapterGalaxy) -> list[Figure]:
             ]  # fmt: skip
             figures.append(figure(f"{name}: bias", score.bias, n=score.spaxels))
         for integral in integral_scores(noisy):
-            if np.isfinite(integral.pit[0]):
+            if np.isfinite(integral.pit[0]) and (not said or "total" in integral.name):
                 away = integral.known[0] - integral.middle[0]
                 figures.append(
                     figure(f"{label}: {integral.name}{said}: observed less predicted, in half "
