@@ -51,7 +51,7 @@ TABLES = {
 """Recipe, file, and galaxies in it that have photometry and the redshift of a galaxy."""
 
 BANDS = ("u", "g", "r", "i", "z")
-SMALL = {"hidden": 16, "components": 3, "members": 2, "folds": 2, "epochs": 20, "batch": 64}
+SMALL = {"hidden": 16, "components": 3, "members": 2, "folds": 4, "epochs": 40, "batch": 64}
 CONTENT = {
     "catalogue": {
         "columns": {
