@@ -1,6 +1,6 @@
 """A repair is kept only where it helps on galaxies that it was not fitted on.
 
-False-alarm budget: seeds are fixed; an exact posterior gains two standard errors with a
+False-alarm budget: seeds are fixed; an exact posterior gains three standard errors with a
 probability of 2 to 5 %, what is wrong gains many.
 """
 
