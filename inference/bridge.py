@@ -65,7 +65,7 @@ def log_integral(
     white = np.linalg.solve(root, (told - centre).T).T
     own, theirs = (at - _standard(y, root) for at, y in ((at_told, white), (at_proposed, noise)))
     # What the chain's draws are worth, correlated as they are.
-    worth = min(chains.effective / 2, len(own))
+    worth = min(chains.effective / 2, float(len(own)))
     return _bridge(own, theirs, worth)
 
 

@@ -10,12 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from astropy import units
 from numpyro.diagnostics import effective_sample_size
 from test_latent import field
 from toys import small_model, toys
 
 from probmmae.calibration.ranks import rank_result
-from probmmae.inference.evidence import Measured
+from probmmae.decoders import calibration_modes
+from probmmae.inference.evidence import Evidence, LineFlux, Measured
 from probmmae.inference.importance import Proposal, propose
 from probmmae.inference.jax_decoder import field_arrays, field_log_prob, low_rank_log_prob
 from probmmae.inference.modes import sample_modes
@@ -70,41 +72,44 @@ def source_of(model, observed, spectra):
     return Source(model, observed, model.encode(observed), Measured.of_spectra(spectra))
 
 
+# Of one short chain R-hat is a few per cent.
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Expected chains that agree:UserWarning")
 def test_ranks_of_what_the_model_draws_are_uniform():
-    # u and a spectrum drawn from the model at a known redshift, inferred, ranked. The bands of the
-    # six numbers of u hold together with 99.9 %.
-    model, count = quiet_model(), 40
-    observed = TOYS.batch.take(slice(1))
-    weak = observed.spectra.map(lambda part: part[:, :1])
-    weak = replace(weak, ivar=weak.ivar * 1e-2)
-    source = source_of(model, observed, weak)
-    known = model.known_field(source.context, observed, weak.aperture, observed.z).field
+    # u and the fluxes of three lines drawn from the model at a known redshift, inferred, ranked.
+    # The bands of the six numbers of u hold together with 99.9 %.
+    model, observed = quiet_model(), TOYS.batch.take(slice(1))
+    unit = units.Unit(1e-17 * units.erg / units.s / units.cm**2)
+    names = ("H-alpha", "H-beta", "[OIII]5008")
+    told = Evidence(lines=[LineFlux(name, 1 * unit, 0.3 * unit) for name in names]).measured()
+    context, which = model.encode(observed), told.lines.which[0]
+    known = model.known_field(context, observed, told.aperture, observed.z).field
+    at = model.templates.line_wavelength[which] * (1 + observed.z)
+    modes = calibration_modes(at) * torch.exp(model.spectrum_decoder.log_calibration)
     ranks, shrunk = [], []
-    for seed in range(count):
+    for seed in range(24):
         torch.manual_seed(seed)
-        u = known.distribution().sample()
-        spectrum = model.spectrum(
-            u.float()[:, None], u[:, None], observed.z, source.context.scale, weak
-        )
-        drawn = replace(weak, flux=spectrum.rsample() * (weak.ivar > 0))
-        told = Measured.of_spectra(drawn)
+        truth = known.distribution().sample()
+        light = model.spectrum_decoder(truth.float()[:, None], context.scale[:, None])
+        flux = light.lines[0, 0, which] * (1 + (modes * torch.randn(3, 3)).sum(-1))
+        flux = flux + 0.3 * torch.randn(3)
+        drawn = replace(told, lines=replace(told.lines, flux=flux[None]))
         generator = torch.Generator().manual_seed(seed)
-        proposal = propose(model, observed, evidence=told, draws=100, generator=generator)
+        proposal = propose(model, observed, evidence=drawn, draws=200, generator=generator)
         found = sample_modes(
-            Source(model, observed, source.context, told), proposal, seed=seed, draws=150,
-            warmup=150,
+            Source(model, observed, context, drawn), proposal, seed=seed, draws=100, warmup=80,
+            chains=1,
         )  # fmt: skip
         _, draws = found.draws(49, seed=seed)
-        ranks.append((draws < u[0].numpy()).sum(0))
+        ranks.append((draws < truth[0].numpy()).sum(0))
         centre = draws.mean(0)
-        shrunk.append((centre + 0.4 * (draws - centre) < u[0].numpy()).sum(0))
+        shrunk.append((centre + 0.25 * (draws - centre) < truth[0].numpy()).sum(0))
     right, wrong = (
         [rank_result(each, draws=49, confidence=1 - 0.001 / 6).passed for each in np.array(one).T]
         for one in (ranks, shrunk)
     )
     assert all(right)
-    assert not all(wrong)
+    assert not any(wrong)
 
 
 def quiet_model():
@@ -131,7 +136,7 @@ def case():
     generator, told = torch.Generator().manual_seed(0), Measured.of_spectra(weak)
     proposal = propose(model, observed, evidence=told, draws=1000, generator=generator)
     source = source_of(model, observed, weak)
-    return proposal, sample_modes(source, proposal, seed=1, draws=300, warmup=300)
+    return proposal, sample_modes(source, proposal, seed=1, draws=200, warmup=150)
 
 
 @pytest.mark.slow
@@ -140,7 +145,7 @@ def test_every_mode_is_sampled_and_agrees_with_importance_weights(case):
     tree = found.to_arviz()
     modes, posterior = tree["modes"], tree["posterior"]
     assert posterior["redshift"].dims == ("chain", "draw")
-    assert posterior["u"].shape == (4, 300, 1, 6)
+    assert posterior["u"].shape == (4, 200, 1, 6)
     assert len(modes["weight"]) == 2
     assert float(modes["weight"].sum()) == pytest.approx(1)
     assert float(modes["r_hat"].max()) < 1.05
@@ -174,7 +179,7 @@ def test_arviz_reads_it(case, tmp_path):
     _, found = case
     found.to_arviz().to_netcdf(tmp_path / "exact.nc", engine="h5netcdf")
     posterior = arviz.from_netcdf(tmp_path / "exact.nc", engine="h5netcdf")["posterior"]
-    assert posterior["redshift"].shape == (4, 300)
+    assert posterior["redshift"].shape == (4, 200)
 
 
 @pytest.mark.parametrize("rows", [(2, 1, 1), (1, 2, 1), (1, 1, 2)])
@@ -185,16 +190,5 @@ def test_it_refuses_more_than_one_galaxy(rows):
         sample_modes(
             source_of(model, batch.take(slice(rows[0])), batch.spectra.take(slice(rows[1]))),
             Proposal(nothing, torch.zeros(rows[2], 30, 12), nothing),
-            seed=0,
-        )
-
-
-def test_draws_without_a_mode_are_refused():
-    model, one = quiet_model(), TOYS.batch.take(slice(1))
-    z = torch.linspace(0.0, 3.0, 30)[None]
-    with pytest.raises(ValueError, match="5 draws or more about some redshift"):
-        sample_modes(
-            source_of(model, one, one.spectra),
-            Proposal(z, torch.zeros(1, 30, 12), torch.zeros(1, 30)),
             seed=0,
         )
