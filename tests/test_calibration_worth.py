@@ -1,7 +1,7 @@
 """A repair is kept only where it helps on galaxies that it was not fitted on.
 
-False-alarm budget: seeds are fixed; an exact posterior gains three standard errors with a
-probability of 2 to 5 %, what is wrong gains many.
+False-alarm budget: seeds are fixed; an exact posterior gains three standard errors about
+once in a thousand times (normal law), what is wrong gains many.
 """
 
 import numpy as np
