@@ -2,8 +2,8 @@
 
 A repair that is fitted to noise makes exact posteriors worse. So each part of one is
 cross-validated on the galaxies kept for repair, by a proper score, and is left out unless it gains
-by three standard errors: laws of a PIT by log density (`recalibrate_local.py` has it), the spread of
-levels by the log density of a normal law of that spread, factors of the ln continuum by CRPS.
+by three standard errors: laws of a PIT by log density (`recalibrate_local.py` has it), the spread
+of levels by the log density of a normal law of that spread, factors of the ln continuum by CRPS.
 
 Axes: draw, galaxy, bin (of wavelength).
 """
