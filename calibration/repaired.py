@@ -93,7 +93,7 @@ def _repaired_scalar(
     own = {name: values[fitted] for name, values in covariates.items()}
     local = fit_local(pit, own, generator=generator)
     depends = (
-        f"depending on {', '.join(covariates)}, which gains {local.gain:.4f} \u00b1 "
+        f"depending on {', '.join(covariates)}, which gains {local.gain:.4f} +- "
         f"{local.gain_error:.4f} nats a galaxy"
         if local.gain > 0
         else f"the same for all, as none depends on {', '.join(covariates)}"

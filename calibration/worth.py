@@ -33,7 +33,7 @@ def law_helps(law: LocalRecalibration) -> bool:
 
 def said_of(law: LocalRecalibration) -> str:
     """What a law gains, in words."""
-    return f"{law.worth:.4f} \u00b1 {law.worth_error:.4f} nats a galaxy"
+    return f"{law.worth:.4f} +- {law.worth_error:.4f} nats a galaxy"
 
 
 def level_factor_that_helps(
@@ -64,7 +64,7 @@ def level_factor_that_helps(
     # Dawid & Sebastiani's score: of mean and spread alone.
     mean, error = _gained(square - (square / found**2 + np.log(found)))
     helps = mean > SURE * error
-    return (factor(folds >= 0) if helps else 1.0), f"{mean:.4f} \u00b1 {error:.4f} nats a galaxy"
+    return (factor(folds >= 0) if helps else 1.0), f"{mean:.4f} +- {error:.4f} nats a galaxy"
 
 
 def continuum_scale_that_helps(
@@ -102,7 +102,7 @@ def continuum_scale_that_helps(
     before, after = scores[:, np.isfinite(scores).all(axis=0)]
     mean, error = _gained(before - after)
     percent = 100 / float(before.mean())
-    said = f"{percent * mean:.2f} \u00b1 {percent * error:.2f} % of the CRPS"
+    said = f"{percent * mean:.2f} +- {percent * error:.2f} % of the CRPS"
     if mean <= SURE * error:
         return None, said
     return fit_pixel_scale(draws, truth, rest_wavelength=rest_wavelength, snr=snr), said

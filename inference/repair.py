@@ -355,7 +355,7 @@ def read_repair(folder: Path) -> Repair | None:
 
 
 def _gains(law: LocalRecalibration) -> str:
-    return f"which gains {law.worth:.4f} \u00b1 {law.worth_error:.4f} nats a galaxy"
+    return f"which gains {law.worth:.4f} +- {law.worth_error:.4f} nats a galaxy"
 
 
 def _digest(content: Mapping[str, Any]) -> str:

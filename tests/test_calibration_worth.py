@@ -69,3 +69,4 @@ def test_the_spread_of_levels_is_multiplied_only_where_it_helps(width, helps):
     assert (factor != 1) == helps
     assert abs(np.log(factor * width)) < 0.15
     assert said.endswith("nats a galaxy")
+    assert said.isascii()  # it is written into FITS headers
