@@ -27,6 +27,7 @@ from probmmae.calibration.map_scores import (
     zone_scores,
 )
 from probmmae.calibration.page import Cell, interval, number, page, paragraph, table
+from probmmae.calibration.plain_json import plain
 from probmmae.inference.growing import whole_file
 
 _MAPS = ("h_alpha", "h_alpha_ew", "o_iii", "velocity", "stellar_velocity", "d4000", "continuum")
@@ -60,7 +61,7 @@ def write_chapter(
     text = chapter_html(galaxies, numbers, provenance)
     with whole_file(beside) as partial:
         content = {"provenance": dict(provenance), **numbers}
-        partial.write_text(json.dumps(_plain(content), indent=1, allow_nan=False) + "\n")
+        partial.write_text(json.dumps(plain(content), indent=1, allow_nan=False) + "\n")
     with whole_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
     return beside
@@ -309,16 +310,3 @@ def _picture(judged: ChapterGalaxy) -> str:
         f'src="data:image/png;base64,{b64encode(held.getvalue()).decode()}">'
     )
     return f'<figure class="wide">{image}<figcaption>{escape(said)}</figcaption></figure>\n'
-
-
-def _plain(value: Any) -> Any:
-    """Numbers, text, lists and dictionaries alone; what is not a number is null."""
-    if isinstance(value, Mapping):
-        return {str(name): _plain(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

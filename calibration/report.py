@@ -6,7 +6,6 @@ the model, or galaxies were set aside to fit one, the same galaxies are judged b
 Axes: galaxy.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from probmmae.calibration.answers import Job
 from probmmae.calibration.judgement import Judgement, judge
+from probmmae.calibration.plain_json import plain
 from probmmae.calibration.repaired import Repaired, repaired
 from probmmae.calibration.verdict import headline, verdict
 
@@ -84,8 +84,8 @@ class Report:
             "jobs": [job.to_dict() for job in self.jobs],
             "provenance": dict(self.provenance),
         }
-        plain: dict[str, Any] = _plain(content)
-        return plain
+        told: dict[str, Any] = plain(content)
+        return told
 
 
 def make_report(
@@ -167,16 +167,3 @@ def _filled(values: NDArray[Any]) -> NDArray[Any]:
     """Galaxies without a posterior get the middle value: they are in no test, but in a table."""
     known = np.isfinite(values)
     return np.where(known, values, np.median(values[known]) if known.any() else 0.0)
-
-
-def _plain(value: Any) -> Any:
-    """Numbers, text, lists and dictionaries alone."""
-    if isinstance(value, Mapping):
-        return {str(name): _plain(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
