@@ -12,6 +12,7 @@ import pytest
 import qp
 from hypothesis import given
 from hypothesis import strategies as st
+from qp.metrics.goodness_of_fit import goodness_of_fit_metrics
 from scipy import stats
 
 from probmmae.calibration.coverage import (
@@ -149,6 +150,9 @@ def test_distances_of_pit_values_are_those_of_qp():
     ours, expected = cvm_distance(values), theirs.evaluate_PIT_CvM()
     assert ours.value == pytest.approx(expected.statistic, abs=1e-6)
     assert ours.p_value == pytest.approx(expected.pvalue, abs=1e-6)
+    # Its PIT class compares with a random sample by Anderson-Darling; this one with the law.
+    exactly = goodness_of_fit_metrics["ad"](stats.uniform(), values)
+    assert ad_distance(values).value == pytest.approx(exactly, abs=1e-6)
 
 
 def test_the_anderson_darling_distance_has_its_null_distribution():

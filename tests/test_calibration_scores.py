@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from qp.metrics.brier import Brier
 from qp.metrics.concrete_metric_classes import CDELossMetric
+from qp.metrics.point_estimate_metric_classes import PointBias, PointSigmaMAD
 
 from probmmae.calibration import point_redshifts, scores
 
@@ -145,6 +146,17 @@ def test_nmad_of_gaussian_errors_is_their_width():
     }
     assert results["sigma_NMAD"].low < 0.03 < results["sigma_NMAD"].high
     assert results["bias"].low < 0.0 < results["bias"].high
+
+
+def test_point_statistics_are_those_of_qp():
+    # Outliers are not compared: qp counts those beyond three interquartile widths, not a fraction.
+    rng = generator(7)
+    truth = rng.uniform(0, 2, 1001)
+    estimate = truth + 0.05 * (1 + truth) * rng.standard_t(2, size=1001)
+    errors = point_redshifts.scaled_errors(estimate, truth)
+    mad, middle = PointSigmaMAD().evaluate(estimate, truth), PointBias().evaluate(estimate, truth)
+    assert point_redshifts.sigma_nmad(errors) == pytest.approx(mad, rel=1e-6)
+    assert point_redshifts.bias(errors) == pytest.approx(middle, abs=1e-6)
 
 
 def test_ratio_of_means_uses_the_pairing():
