@@ -10,7 +10,9 @@ that galaxy i lies in cell j and n_j the population's share of it,
 
 where g, the log of how the population differs from the training sample, is a smooth Gaussian
 process, its length and amplitude those of a few with the largest evidence (Laplace's). Where the
-data say nothing n falls back to pi, and a cell that the training sample never filled stays empty.
+data say nothing n falls back to pi. A cell that the training sample never filled stays empty: no
+p(z | d) that was learned from it means anything there. So the little mass that smooth densities
+have there is left out; of a sample with more, n(z) cannot be inferred.
 
 The mode is found by Newton's method in a few passes over the rows of m, a chunk at a time, so m
 may be a memory map larger than the memory. NUTS then samples g: with the likelihood itself for up
@@ -56,8 +58,8 @@ _CHOOSING = 20_000
 """Galaxies by which the two are chosen, at most about."""
 _SETTLED = 1e-2
 """Squared length of the last Newton step, in posterior standard deviations."""
-_FLOOR = 1e-30
-"""Share of a cell that the training sample did not fill."""
+_LEFT_OUT = 1e-3
+"""Most mass of a sample that may lie in cells that the training sample did not fill."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,8 @@ def infer(
 
     Raises:
         ValueError: Edges that do not increase from 0 or above, masses or an interim prior of
-            another shape or negative, or a galaxy that has no mass in any cell.
+            another shape or negative, a galaxy that has no mass in any cell that the training
+            sample filled, or a sample with more than a thousandth of its mass in others.
     """
     borders = _increasing(edges)
     cells = len(borders) - 1
@@ -182,6 +185,7 @@ def infer(
             f"Expected the masses of at least one galaxy in {cells} cells; got shape "
             f"{masses.shape}. Make them with cell_masses."
         )
+    _check_support(masses, prior, borders)
     root, mode, hessian = _best(masses, prior, borders)
     few = len(masses) <= EXACT
     ratio = _ratio(root, prior, mode)
@@ -197,7 +201,7 @@ def infer(
     away = 0.5 * np.asarray(jax.random.normal(first, (chains, len(mode))), dtype=float)
     found = sample(
         _density_of_rows if few else _density_expanded,
-        (jnp.asarray(root, jnp.float32), jnp.asarray(np.log(prior), jnp.float32), data),
+        (jnp.asarray(root, jnp.float32), jnp.asarray(prior, jnp.float32), data),
         centre=mode,
         root=white,
         start=mode + away @ white.T,
@@ -245,7 +249,10 @@ def tomographic(
             f"Expected the bin of each of {len(masses)} galaxies, counted from 0; got shape "
             f"{number.shape}. Put galaxies in no bin in -1."
         )
-    ratio = population.share / population.interim
+    prior = population.interim
+    ratio = np.divide(
+        population.share, prior, out=np.zeros_like(population.share), where=prior > 0
+    )
     total = np.zeros((number.max() + 1, *ratio.shape))
     rng = np.random.default_rng(seed)
     for rows in _chunks(len(masses), _ROWS):
@@ -275,8 +282,32 @@ def _interim(interim: ArrayLike, cells: int) -> Float[np.ndarray, " cell"]:
             f"Expected the training sample's share in each of {cells} cells, none negative; got "
             f"shape {share.shape}. numpy.histogram of its redshifts gives it."
         )
-    share = np.maximum(share / share.sum(), _FLOOR)
     return np.asarray(share / share.sum())
+
+
+def _check_support(masses: Any, prior: np.ndarray, edges: np.ndarray) -> None:
+    """Every galaxy has mass where the training sample has galaxies, and hardly any elsewhere."""
+    filled = prior > 0
+    total, lost = np.zeros(len(prior)), 0
+    for rows in _chunks(len(masses), _ROWS):
+        some = np.asarray(masses[rows], dtype=np.float32)
+        total += some.sum(0, dtype=float)
+        lost += int((some[:, filled].sum(1) <= 0).sum())
+    beyond = total[~filled].sum()
+    if beyond > _LEFT_OUT * total.sum():
+        ends = np.flatnonzero(np.diff(np.concatenate([[False], ~filled, [False]]).astype(int)))
+        where = ", ".join(f"{edges[one]:.4g} to {edges[two]:.4g}" for one, two in
+                          ends.reshape(-1, 2))  # fmt: skip
+        raise ValueError(
+            f"Expected at most {_LEFT_OUT} of the sample's mass in cells where the training "
+            f"sample has no galaxies; got {beyond / total.sum():.2g} of it at redshifts {where}. "
+            "End the cells where the training sample ends, or take a model trained further."
+        )
+    if lost:
+        raise ValueError(
+            "Expected every galaxy to have mass in some cell that the training sample filled; "
+            f"got {lost:,} that have none. Leave them out, or let the cells reach further."
+        )
 
 
 def _chunks(count: int, size: int) -> Iterator[slice]:
@@ -292,9 +323,9 @@ def _root(edges: Float[np.ndarray, " edge"], length: float) -> Float[np.ndarray,
 
 
 def _ratio(root: np.ndarray, prior: np.ndarray, x: np.ndarray) -> Float[np.ndarray, " cell"]:
-    """n / pi of x, the white numbers behind g."""
+    """n / pi of x, the white numbers behind g; 0 where pi is."""
     g = root @ x
-    ratio = np.exp(g - g.max())
+    ratio = np.where(prior > 0, np.exp(g - g.max()), 0)
     return np.asarray(ratio / (prior @ ratio))
 
 
@@ -312,13 +343,6 @@ def _best(
     masses: Any, prior: np.ndarray, edges: np.ndarray
 ) -> tuple[np.ndarray, Float[np.ndarray, " cell"], Float[np.ndarray, "cell cell"]]:
     """The best root of g's covariance, the mode under it, and minus the Hessian there."""
-    with np.errstate(divide="ignore"):
-        start = _log_likelihood(masses, np.ones((1, len(prior))))[0]
-    if not np.isfinite(start):
-        raise ValueError(
-            "Expected every galaxy to have mass in some cell; got one that has none. "
-            "Leave it out, or let the cells reach further."
-        )
     some = np.asarray(masses[:: max(1, len(masses) // _CHOOSING)])
     found = []
     for length in _LENGTHS:
@@ -386,19 +410,19 @@ def _expansion(
 
 def _density_of_rows(data: tuple[Array, Array, Array], x: Array) -> Array:
     """ln p(x, d); the rows are divided by their likelihood at the mode."""
-    root, log_prior, rows = data
-    return jnp.log(rows @ _sampled_ratio(root, log_prior, x)).sum() - 0.5 * (x**2).sum()
+    root, prior, rows = data
+    return jnp.log(rows @ _sampled_ratio(root, prior, x)).sum() - 0.5 * (x**2).sum()
 
 
 def _density_expanded(data: tuple[Array, Array, tuple[Array, ...]], x: Array) -> Array:
-    root, log_prior, (centre, slope, bend) = data
-    away = _sampled_ratio(root, log_prior, x) - centre
+    root, prior, (centre, slope, bend) = data
+    away = _sampled_ratio(root, prior, x) - centre
     return slope @ away - 0.5 * ((bend @ away) ** 2).sum() - 0.5 * (x**2).sum()
 
 
-def _sampled_ratio(root: Array, log_prior: Array, x: Array) -> Array:
+def _sampled_ratio(root: Array, prior: Array, x: Array) -> Array:
     g = root @ x
-    return jnp.exp(g - jax.nn.logsumexp(g + log_prior))
+    return jnp.where(prior > 0, jnp.exp(g - jax.nn.logsumexp(g, b=prior)), 0)
 
 
 def _resampled(

@@ -103,6 +103,24 @@ def test_the_expansion_of_many_galaxies_is_the_likelihood_itself(surveys, found,
     np.testing.assert_allclose(one.mean_redshift.std(), found[0].mean_redshift.std(), rtol=0.35)
 
 
+def test_tails_beyond_the_training_sample_are_left_out(surveys, found):
+    # Smooth densities reach a little into cells where there was nothing to learn from.
+    _, colour, masses = surveys[0]
+    edges = np.append(EDGES, [1.6, 1.7])
+    tails = np.full((GALAXIES, 2), 2e-4, np.float32)
+    reaching, interim = np.hstack([masses, tails]), np.append(histogram(TRAINING), [0, 0])
+    one = infer(reaching, edges, interim=interim, key=jax.random.key(0), draws=200, warmup=200)
+    assert np.all(one.share[:, 30:] == 0)
+    spread = found[0].share.std(0)
+    assert np.all(np.abs(one.share[:, :30].mean(0) - found[0].share.mean(0)) < 0.5 * spread)
+    n = tomographic(one, reaching, np.digitize(colour, [0.7]), seed=0)
+    np.testing.assert_allclose(n @ np.diff(edges), 1)
+    # With five times the tails it would be guesswork.
+    reaching[:, 30:] *= 5
+    with pytest.raises(ValueError, match=r"at redshifts 1\.5 to 1\.7\. End the cells"):
+        infer(reaching, edges, interim=interim, key=jax.random.key(0))
+
+
 def test_tomographic_bins_are_not_biased_either(surveys, found):
     z, colour, masses = surveys[0]
     bins = np.digitize(colour, [0.5, 0.8]) - 1  # below 0.5 in no bin
@@ -152,7 +170,15 @@ def test_a_selection_is_undone():
         ([0, 1, 2], np.ones((0, 2)), [1, 1], "at least one galaxy"),
         ([0, 1, 2], np.ones((4, 2)), [1, 1, 1], "each of 2 cells, none negative"),
         ([0, 1, 2], np.ones((4, 2)), [-1, 1], "none negative"),
-        ([0, 1, 2], np.array([[0.0, 0.0]]), [1, 1], "got one that has none"),
+        ([0, 1, 2], np.array([[0.0, 0.0]]), [1, 1], "got 1 that have none"),
+        ([0, 1, 2], np.array([[0.0, 1.0]]), [1, 0], "got 1 of it at redshifts 1 to 2"),
+        ([0, 1, 2], np.array([[1e4, 0.0], [0.0, 1.0]]), [1, 0], "got 1 that have none"),
+        (
+            [0, 0.1, 0.5, 2],
+            np.array([[0.1, 0.8, 0.1]] * 4),
+            [0, 1, 0],
+            "got 0.2 of it at redshifts 0 to 0.1, 0.5 to 2",
+        ),
     ],
 )
 def test_infer_refuses(edges, masses, interim, message):
