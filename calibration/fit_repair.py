@@ -26,7 +26,6 @@ from probmmae.calibration.worth import (
     NO_HELP,
     continuum_scale_that_helps,
     law_helps,
-    level_factor_that_helps,
     said_of,
 )
 from probmmae.checkpoint import Stored
@@ -34,9 +33,8 @@ from probmmae.collate import collate
 from probmmae.dataset import Dataset
 from probmmae.galaxy import FWHM_PER_SIGMA
 from probmmae.inference.amortized import draw, spectra_at
-from probmmae.inference.levels import continuum, level, moved
+from probmmae.inference.levels import continuum, level
 from probmmae.inference.pit_law import LocalRecalibration
-from probmmae.inference.pit_map import PitMap
 from probmmae.inference.redshifts import exact
 from probmmae.inference.repair import (
     BIN_WAVELENGTH,
@@ -75,7 +73,7 @@ SHOWN = {
     ),
 }
 """What is left visible for each kind of evidence."""
-SPECTRA = 768
+SPECTRA = 1536
 """Galaxies of each kind that are asked for their spectrum."""
 DRAWS = 64
 """Of each spectrum."""
@@ -102,8 +100,6 @@ class _Answers:
 
     pit: list[FloatArray] = field(default_factory=list)
     told: list[dict[str, FloatArray]] = field(default_factory=list)
-    levels: list[FloatArray] = field(default_factory=list)
-    true_levels: list[float] = field(default_factory=list)
     continua: list[FloatArray] = field(default_factory=list)
     true_continua: list[FloatArray] = field(default_factory=list)
     rest: list[FloatArray] = field(default_factory=list)
@@ -112,7 +108,7 @@ class _Answers:
     @property
     def spectra(self) -> int:
         """Galaxies that were asked for their spectrum."""
-        return len(self.true_levels)
+        return len(self.true_continua)
 
 
 @torch.no_grad()
@@ -232,9 +228,7 @@ def _ask(
         draws = drawn_spectra(network, some, generator, draws=DRAWS)
         for row in range(len(some)):
             both = np.concatenate([draws[:, row], truth[part][row][None]])
-            levels, continua = level(both), continuum(both, BINS)
-            answers.levels.append(levels[:-1])
-            answers.true_levels.append(levels[-1])
+            continua = continuum(both, BINS)
             answers.continua.append(continua[:-1])
             answers.true_continua.append(continua[-1])
         answers.rest.append(BIN_WAVELENGTH / (1 + some.z[:, None].double().numpy()))
@@ -286,33 +280,23 @@ def _stretch(answers: _Answers, generator: np.random.Generator) -> SpectrumRepai
     if answers.spectra < LEAST_SPECTRA:
         return None
     continua, truth = np.stack(answers.continua, axis=1), np.stack(answers.true_continua)
-    told = _columns(answers.told_of_spectra)
-    levels, true_levels = np.stack(answers.levels, axis=1), np.array(answers.true_levels)
-    whole = np.isfinite(levels).all(axis=0) & np.isfinite(true_levels)
-    factor, gains = level_factor_that_helps(
-        levels[:, whole], true_levels[whole], generator=generator
-    )
-    new, law = np.array([moved(one, factor, None) for one in levels.T]).T, None
-    if whole.sum() >= LEAST_GALAXIES:
-        pit = pit_from_draws(new, true_levels, generator=generator)
-        found = fit_local(pit, told, generator=generator)
-        gains += f", {said_of(found)}"
-        if law_helps(found):
-            law, maps = found, found.pit_map(told).knot_density
-            new = np.stack(
-                [moved(one, 1.0, PitMap(row[None])) for one, row in zip(new.T, maps, strict=True)],
-                axis=1,
-            )
+    told, rest = _columns(answers.told_of_spectra), np.concatenate(answers.rest)
+    snr = np.exp(told["ln S/N"])
     scale, gain = continuum_scale_that_helps(
-        continua + (new - levels)[..., None],
-        truth,
-        rest_wavelength=np.concatenate(answers.rest),
-        snr=np.exp(told["ln S/N"]),
-        generator=generator,
+        continua, truth, rest_wavelength=rest, snr=snr, generator=generator
     )
-    if factor == 1 and law is None and scale is None:
-        return f"{NO_HELP} (level: {gains}; continuum: {gain})"
-    return SpectrumRepair(factor, law, scale, len(truth))
+    if scale is not None:
+        continua = scale.apply(continua, rest_wavelength=rest, snr=snr)
+    both = np.concatenate([continua, truth[None]])
+    levels = np.stack([level(both[:, row]) for row in range(len(truth))], axis=1)
+    law, of_level = None, "too few galaxies for a law"
+    if len(truth) >= LEAST_GALAXIES:
+        pit = pit_from_draws(levels[:-1], levels[-1], generator=generator)
+        found = fit_local(pit, told, generator=generator)
+        law, of_level = found if law_helps(found) else None, said_of(found)
+    if law is None and scale is None:
+        return f"{NO_HELP} (continuum: {gain}; level: {of_level})"
+    return SpectrumRepair(scale, law, len(truth))
 
 
 def _columns(parts: list[dict[str, FloatArray]]) -> dict[str, FloatArray]:

@@ -5,11 +5,11 @@ A repair belongs to one file of weights and is fitted on galaxies that they neve
 
 - of the redshift, a law of the PIT given covariates (`pit_law.py`). The whole density changes,
   F'(z) = G(F(z)), and every drawn redshift z moves to the one with F'(z') = F(z);
-- of spectra at a known redshift, a factor and a law of the PIT of their level (`levels.py`), then
-  factors for the deviations of their ln continuum by rest wavelength and S/N (`stretch.py`). Both
-  are those of the draws on one fixed grid, so that an answer does not depend on the wavelengths
-  asked for, and multiply whole spectra by smooth curves, so that a draw stays one galaxy with the
-  lines it has.
+- of spectra at a known redshift, factors for the deviations of their ln continuum by rest
+  wavelength and S/N (`stretch.py`), then a law of the PIT of their level (`levels.py`). Both are
+  those of the draws on one fixed grid, so that an answer does not depend on the wavelengths asked
+  for, and multiply whole spectra by smooth curves, so that a draw stays one galaxy with the lines
+  it has.
 
 Only what helps on galaxies kept for validation is in a repair. The rest stays as the network
 answers, and says so.
@@ -49,14 +49,14 @@ from probmmae.redshift import RedshiftDensity
 FloatArray = NDArray[np.float64]
 
 REFERENCE = 3650.0 * np.exp(6 * 2.302585e-4 * np.arange(754))
-"""Observed wavelengths on which level and continuum of draws are found, Angstrom."""
+"""Observed wavelengths on which the continuum of draws is found, Angstrom."""
 REFERENCE_RESOLUTION = 2000.0
 """R = wavelength / FWHM there."""
 BINS = 24
 """Bins of `REFERENCE` in which the continuum is looked at."""
 BIN_WAVELENGTH = np.exp(continuum(REFERENCE, BINS))
 """Their middles, Angstrom."""
-_FORMAT = 3
+_FORMAT = 4
 _MEND = "Fit it anew with `probmmae repair`, or delete the file to do without."
 
 
@@ -64,12 +64,10 @@ _MEND = "Fit it anew with `probmmae repair`, or delete the file to do without."
 class SpectrumRepair:
     """What is done to drawn spectra shown in one kind of evidence."""
 
-    factor: float
-    """First, of the spread of their level; 1 where it is left as it is."""
-    level: LocalRecalibration | None
-    """Next, the law of the PIT of their level; None where ranks stay."""
     continuum: PixelScale | None
-    """Then a factor of deviations of the ln continuum; None where there is none."""
+    """First, a factor of deviations of the ln continuum; None where there is none."""
+    level: LocalRecalibration | None
+    """Then the law of the PIT of their level; None where ranks stay."""
     galaxies: int
     """Number of galaxies it was fitted on."""
 
@@ -77,25 +75,25 @@ class SpectrumRepair:
         """What is done to one galaxy, from its covariates (`spectrum_covariates`)."""
         pit_map = None if self.level is None else self.level.pit_map(told)
         redshift = float(np.asarray(told["redshift"])[0])
-        return Stretch(self.factor, pit_map, self.continuum, redshift)
+        return Stretch(self.continuum, pit_map, redshift)
 
 
 @dataclass(frozen=True)
 class Stretch:
     """What is done to one galaxy's drawn spectra."""
 
-    factor: float
+    continuum: PixelScale | None
     level: PitMap | None
     """Of one row."""
-    continuum: PixelScale | None
     redshift: float
 
     def apply(
         self, flux: FloatArray, reference: FloatArray, *, rest_wavelength: FloatArray, snr: float
     ) -> FloatArray:
-        """Move level and continuum of one galaxy's draws.
+        """Move continuum and level of one galaxy's draws.
 
-        Where a draw has no positive level, as beyond a galaxy's edge, spectra stay as they are.
+        Where no bin has a positive continuum in every draw, as beyond a galaxy's edge, spectra
+        stay as they are.
 
         Args:
             flux: Any flux unit, shape (draw, pixel); a pixel that is NaN stays so.
@@ -106,23 +104,23 @@ class Stretch:
         Returns:
             Shape of `flux`.
         """
-        old = level(reference)
-        if not np.isfinite(old).all():
-            return flux
-        change = (moved(old, self.factor, self.level) - old)[:, None]
-        if self.continuum is None:
-            return np.asarray(flux * np.exp(change))
-        bins = continuum(reference, BINS) + change
-        whole = np.isfinite(bins).all(axis=0)
+        old = continuum(reference, BINS)
+        whole = np.isfinite(old).all(axis=0)
         if not whole.any():
-            return np.asarray(flux * np.exp(change))
-        knots = BIN_WAVELENGTH[whole] / (1 + self.redshift)
-        told = {"rest_wavelength": knots[None], "snr": np.array([snr])}
-        step = self.continuum.apply(bins[:, None, whole], **told)[:, 0] - bins[:, whole]
+            return flux
+        old, knots = old[:, whole], BIN_WAVELENGTH[whole] / (1 + self.redshift)
+        new = old
+        if self.continuum is not None:
+            told = {"rest_wavelength": knots[None], "snr": np.array([snr])}
+            new = self.continuum.apply(old[:, None], **told)[:, 0]
+        if self.level is not None:
+            before = level(new)
+            new = new + (moved(before, self.level) - before)[:, None]
+        step = new - old
         curve = sum(
             share * step[:, knot] for knot, share in tents(np.log(rest_wavelength), np.log(knots))
         )
-        return np.asarray(flux * np.exp(change + curve))
+        return np.asarray(flux * np.exp(curve))
 
 
 @dataclass(frozen=True)
@@ -215,17 +213,17 @@ class Repair:
                 f"{', '.join(law.names)}, {_gains(law)}"
             )
         for kind, stretch in self.spectrum.items():
-            parts = [f"the spread of their level times {stretch.factor:.3f}"]
-            if (of_level := stretch.level) is not None:
-                parts.append(
-                    "a law of the PIT of their level, depending on "
-                    f"{', '.join(of_level.names)}, {_gains(of_level)}"
-                )
+            parts = []
             if (scale := stretch.continuum) is not None:
                 table = np.exp(np.asarray(scale.log_scale))
                 parts.append(
                     f"deviations of the ln continuum times {table.min():.3f} to "
                     f"{table.max():.3f} by rest wavelength and S/N"
+                )
+            if (of_level := stretch.level) is not None:
+                parts.append(
+                    "a law of the PIT of their level, depending on "
+                    f"{', '.join(of_level.names)}, {_gains(of_level)}"
                 )
             said[spectra_from(kind)] = (
                 f"{'; then '.join(parts)}; from {stretch.galaxies:,} galaxies at known redshifts"
@@ -291,9 +289,8 @@ def write_repair(folder: Path, repair: Repair) -> Path:
         "redshift": {kind: law.to_dict() for kind, law in repair.redshift.items()},
         "spectrum": {
             kind: {
-                "factor": one.factor,
-                "level": None if one.level is None else one.level.to_dict(),
                 "continuum": None if one.continuum is None else one.continuum.to_dict(),
+                "level": None if one.level is None else one.level.to_dict(),
                 "galaxies": one.galaxies,
             }
             for kind, one in repair.spectrum.items()
@@ -341,9 +338,8 @@ def read_repair(folder: Path) -> Repair | None:
         {kind: LocalRecalibration.from_dict(law) for kind, law in content["redshift"].items()},
         {
             kind: SpectrumRepair(
-                float(one["factor"]),
-                None if one["level"] is None else LocalRecalibration.from_dict(one["level"]),
                 None if one["continuum"] is None else PixelScale.from_dict(one["continuum"]),
+                None if one["level"] is None else LocalRecalibration.from_dict(one["level"]),
                 int(one["galaxies"]),
             )
             for kind, one in content["spectrum"].items()
