@@ -39,7 +39,7 @@ def level(bins: ArrayLike) -> FloatArray:
     """The mean of a continuum over the bins that all spectra have.
 
     Args:
-        bins: As `continuum` gives them, shape (*rest, bin); those that are NaN anywhere are left out.
+        bins: As `continuum` gives them, shape (*rest, bin); those NaN anywhere are left out.
 
     Returns:
         Shape (*rest,); NaN where no bin is left.
