@@ -74,7 +74,7 @@ SHOWN = {
 }
 """What is left visible for each kind of evidence."""
 SPECTRA = 1536
-"""Galaxies of each kind that are asked for their spectrum."""
+"""Galaxies of each kind that are asked for their spectrum, which costs ten times a redshift."""
 DRAWS = 64
 """Of each spectrum."""
 LEAST_SPECTRA = 100

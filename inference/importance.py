@@ -1,11 +1,10 @@
 r"""Importance weights: from amortised draws to the exact posterior given new evidence.
 
-A network has read O; then evidence T comes in (`evidence`). Redshifts are proposed by the network
-that has read O and the spectra of T, q(z | O, T); latents by the prior p(u | z, O) updated, class
-by class, with the Gaussian pseudo-measurement that the guide reads off each spectrum. Fluxes of
-filters and lines the network never reads: they only weigh. Each draw gets the exact density,
+A network has read O; then evidence T comes in (`evidence`). Redshifts and latents are proposed by
+the network that has read the spectra of T as well, as its own answer would be. Fluxes of filters
+and lines the network never reads: they only weigh. Each draw gets the exact density,
 
-    w  =  p(z | O) p(u | z, O) p(x_T | u, z)  /  ( q(z | O, T) q(u | O, T, z) ).
+    w  =  p(z | O) p(u | z, O) p(x_T | u, z)  /  ( p(z | O, T) p(u | z, O, T) ).
 
 The mean weight is the evidence p(x_T | O). The weights' largest are smoothed by a generalised
 Pareto distribution (PSIS), whose shape k says for which galaxies the answer may be trusted: below
@@ -153,20 +152,21 @@ def propose(
     if draws < 1:
         raise ValueError(f"Expected at least 1 draw; got {draws}. 1000 are usual.")
     with torch.no_grad():
-        context = network.encode(observed)
-        before = after = network.redshift(context)
+        context = read = network.encode(observed)
+        every = observed
         if evidence.spectra is not None:
-            every = _joined(observed.spectra, evidence.spectra)
-            after = network.redshift(network.encode(replace(observed, spectra=every)))
-        known = observed.z_known
+            every = replace(observed, spectra=_joined(observed.spectra, evidence.spectra))
+            read = network.encode(every)
+        before, after, known = network.redshift(context), network.redshift(read), observed.z_known
         z = after.draw(torch.Size((draws,)), generator)
         ratio = torch.where(known, 0.0, (before.log_prob(z) - after.log_prob(z)).double()).T
         z = torch.where(known, observed.z, z).T
         rows = []
         for galaxy in range(len(observed)):
             row = slice(galaxy, galaxy + 1)
-            own = context.take(row)
-            part = (network, own, observed.take(row), evidence.take(row))
+            contexts = (context.take(row), read.take(row))
+            batches = (observed.take(row), every.take(row))
+            part = (network, contexts, batches, evidence.take(row))
             step = max(1, _ROWS // evidence.aperture.shape[1])
             rows.append([_latents(*part, some, generator) for some in z[galaxy].split(step)])
         u = torch.stack([torch.cat([one for one, _ in parts]) for parts in rows])
@@ -176,68 +176,25 @@ def propose(
 
 def _latents(
     network: GalaxyModel,
-    context: Context,
-    observed: Batch,
+    contexts: tuple[Context, Context],
+    batches: tuple[Batch, Batch],
     evidence: Measured,
     z: Float[Tensor, " draw"],
     generator: torch.Generator,
 ) -> tuple[Float[Tensor, "draw joint"], Float[Tensor, " draw"]]:
-    """u of one galaxy from the guide at each redshift, and ln p(u | z) p(x | u, z) / q(u | z)."""
-    count = z.shape[0]
-    prior, hidden = network.field(context, observed, evidence.aperture, z[None])
-    repeated = evidence.map(lambda part: part.expand(count, *part.shape[1:]))
-    scale = context.scale.expand(count)
-    guide = conjugate(prior, _told(network, repeated, z, scale))
-    u = _drawn(guide, generator)
-    ratio = prior.distribution().log_prob(u) - guide.log_prob(u)
-    apart = u[0].to(z.dtype).unflatten(-1, (-1, network.config.latent))
-    return u[0], ratio[0] + repeated.log_likelihood(network, apart, hidden[0], z, scale)
-
-
-def _told(
-    network: GalaxyModel, evidence: Measured, z: Float[Tensor, " draw"], scale: Tensor
-) -> PseudoMeasurement:
-    """What the guide reads at every query, leading axes (1, draw): nothing without a spectrum."""
-    queries, latent = evidence.aperture.shape[1], network.config.latent
-    mean = z.new_zeros(1, len(z), queries, latent)
-    root = z.new_zeros(1, len(z), queries, latent, latent)
-    if evidence.spectra is not None:
-        told = network.recognition(evidence.spectra, z, scale)
-        read = told.mean.shape[1]
-        mean[0, :, :read], root[0, :, :read] = told.mean, told.root_precision
-    return PseudoMeasurement(mean, root)
-
-
-def conjugate(prior: Field, told: PseudoMeasurement) -> MixtureSameFamily:
-    """The exact posterior of u under a field and one Gaussian factor per aperture.
-
-    Args:
-        prior: p(u | z, c) at the apertures.
-        told: The factors, of the same leading axes.
-    """
-    mixture = prior.distribution()
-    normal = mixture.component_distribution
-    root = told.root_precision.double()
-    factor = root @ root.mT
-    spectra = factor.shape[-3]
-    apart = torch.eye(spectra, dtype=factor.dtype, device=factor.device)
-    blocks = torch.einsum("...sij,st->...sitj", factor, apart)
-    blocks = blocks.flatten(-4, -3).flatten(-2)[..., None, :, :]
-    before = torch.cholesky_inverse(normal.scale_tril)
-    precision = before + blocks
-    pulled = (before @ normal.loc[..., None])[..., 0]
-    pull = (factor @ told.mean.double()[..., None])[..., 0].flatten(-2)[..., None, :]
-    lower = torch.linalg.cholesky(precision)
-    centre = torch.cholesky_solve((pulled + pull)[..., None], lower)[..., 0]
-    squares = (centre * (pulled + pull)).sum(-1) - (normal.loc * pulled).sum(-1)
-    widths = normal.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    widths = widths + lower.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    logits = mixture.mixture_distribution.logits + 0.5 * squares - widths
-    return MixtureSameFamily(
-        Categorical(logits=logits, validate_args=False),
-        MultivariateNormal(centre, precision_matrix=precision, validate_args=False),
-        validate_args=False,
+    """u of one galaxy at each redshift, and ln p(u | z, O) p(x_T | u, z) / p(u | z, O, T)."""
+    (before, hidden), (after, _) = (
+        network.field(context, batch, evidence.aperture, z[None])
+        for context, batch in zip(contexts, batches, strict=True)
     )
+    proposal = after.distribution()
+    u = _drawn(proposal, generator)
+    ratio = before.distribution().log_prob(u) - proposal.log_prob(u)
+    count = z.shape[0]
+    repeated = evidence.map(lambda part: part.expand(count, *part.shape[1:]))
+    apart = u[0].to(z.dtype).unflatten(-1, (-1, network.config.latent))
+    scale = contexts[0].scale.expand(count)
+    return u[0], ratio[0] + repeated.log_likelihood(network, apart, hidden[0], z, scale)
 
 
 def _drawn(mixture: MixtureSameFamily, generator: torch.Generator) -> Tensor:

@@ -377,7 +377,7 @@ def repair(
                             "simulated galaxies."),
     ] = None,
     *,
-    galaxies: Annotated[int, typer.Option(help="How many are simulated.", min=64)] = 2048,
+    galaxies: Annotated[int, typer.Option(help="How many are simulated.", min=64)] = 8192,
     seed: Annotated[int, typer.Option(help="Of the simulation; not one of training.")] = 3,
 ) -> None:  # fmt: skip
     """Recalibrate a model on galaxies that it never saw, and keep the repair beside its weights.
