@@ -1,8 +1,9 @@
 r"""Importance weights: from amortised draws to the exact posterior given new evidence.
 
 A network has read O; then evidence T comes in (`evidence`). Redshifts and latents are proposed by
-the network that has read the spectra of T as well, as its own answer would be. Fluxes of filters
-and lines the network never reads: they only weigh. Each draw gets the exact density,
+the network that has read the spectra of T as well: they are its own answer. (The guide would not
+do: it was taught on spectra that have hardly any noise.) Fluxes of filters and lines the network
+never reads: they only weigh. Each draw gets the exact density,
 
     w  =  p(z | O) p(u | z, O) p(x_T | u, z)  /  ( p(z | O, T) p(u | z, O, T) ).
 
@@ -25,13 +26,12 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import ArrayLike
-from pyro.distributions import Categorical, MixtureSameFamily, MultivariateNormal
+from pyro.distributions import MixtureSameFamily
 from torch import Tensor
 
 from probmmae.batch import Batch, Spectra
 from probmmae.encoder import Context
 from probmmae.inference.evidence import Measured, padded
-from probmmae.latent import Field, PseudoMeasurement
 from probmmae.model import GalaxyModel
 
 TRUSTED = 0.7
