@@ -47,7 +47,7 @@ from probmmae.inference.repair import (
     spectra_from,
     write_repair,
 )
-from probmmae.inference.shown import kinds, signal_to_noise, spectrum_covariates
+from probmmae.inference.shown import kinds, signal_to_noise
 from probmmae.masking import observe_part
 from probmmae.tokens import galaxy_scale
 
@@ -330,17 +330,15 @@ def spectrum_figures(label: str, said: tuple[Answers, Answers], report: Sample) 
 def stretched(model: Model, part: Sample, what: str, flux: NDArray[Any]) -> NDArray[Any]:
     """Draws on `GRID` after repair, shape (draw, galaxy, pixel)."""
     seen, new = shown(part.batch, what), flux.astype(np.float64)
-    z, ratio = part.truth.z.double().numpy(), signal_to_noise(seen)
-    told = spectrum_covariates(seen)
+    z = part.truth.z.double().numpy()
     for row, kind in enumerate(kinds(seen)):
         fitted = model.repair.spectrum.get(kind) if model.repair is not None else None
         if fitted is not None:
             # The reference grid is every sixth pixel of this one.
-            new[:, row] = fitted.of({name: at[[row]] for name, at in told.items()}).apply(
+            new[:, row] = fitted.of(seen.take(slice(row, row + 1))).apply(
                 new[:, row],
                 new[:, row, ::6][:, : len(REFERENCE)],
                 rest_wavelength=GRID.numpy() / (1 + z[row]),
-                snr=float(ratio[row]),
             )
     return new
 

@@ -46,7 +46,7 @@ from probmmae.inference.repair import (
     redshift_from,
     spectra_from,
 )
-from probmmae.inference.shown import covariates, kinds, spectrum_covariates
+from probmmae.inference.shown import covariates, kinds, signal_to_noise_near, spectrum_covariates
 from probmmae.instrument import covered, observe
 from probmmae.masking import Task, observe_part
 from probmmae.model import GalaxyModel
@@ -73,7 +73,7 @@ SHOWN = {
     ),
 }
 """What is left visible for each kind of evidence."""
-SPECTRA = 1536
+SPECTRA = 1024
 """Galaxies of each kind that are asked for their spectrum, which costs ten times a redshift."""
 DRAWS = 64
 """Of each spectrum."""
@@ -103,6 +103,7 @@ class _Answers:
     continua: list[FloatArray] = field(default_factory=list)
     true_continua: list[FloatArray] = field(default_factory=list)
     rest: list[FloatArray] = field(default_factory=list)
+    near: list[FloatArray] = field(default_factory=list)
     told_of_spectra: list[dict[str, FloatArray]] = field(default_factory=list)
 
     @property
@@ -232,6 +233,7 @@ def _ask(
             answers.continua.append(continua[:-1])
             answers.true_continua.append(continua[-1])
         answers.rest.append(BIN_WAVELENGTH / (1 + some.z[:, None].double().numpy()))
+        answers.near.append(signal_to_noise_near(some, BIN_WAVELENGTH))
         answers.told_of_spectra.append(spectrum_covariates(some))
 
 
@@ -280,8 +282,8 @@ def _stretch(answers: _Answers, generator: np.random.Generator) -> SpectrumRepai
     if answers.spectra < LEAST_SPECTRA:
         return None
     continua, truth = np.stack(answers.continua, axis=1), np.stack(answers.true_continua)
-    told, rest = _columns(answers.told_of_spectra), np.concatenate(answers.rest)
-    snr = np.exp(told["ln S/N"])
+    told = _columns(answers.told_of_spectra)
+    rest, snr = np.concatenate(answers.rest), np.concatenate(answers.near)
     scale, gain = continuum_scale_that_helps(
         continua, truth, rest_wavelength=rest, snr=snr, generator=generator
     )

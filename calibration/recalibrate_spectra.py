@@ -49,7 +49,8 @@ def fit_pixel_scale(
         draws: Any flux unit, shape (draw, galaxy, pixel), at least 12 draws.
         truth: Noise-free spectra in the same unit, shape (galaxy, pixel); NaN is left out.
         rest_wavelength: Angstrom, shape (galaxy, pixel).
-        snr: S/N of what each galaxy's posterior was conditioned on, positive, shape (galaxy,).
+        snr: S/N of what each galaxy's posterior was conditioned on, all of it, shape (galaxy,), or
+            near each pixel, shape (galaxy, pixel); positive.
 
     Raises:
         ValueError: The shapes disagree, a wavelength or S/N is not positive, or there are fewer
@@ -72,7 +73,7 @@ def fit_pixel_scale(
         corners = [
             (row * len(snr_knots) + column, across * along)
             for row, across in tents(np.log(rest[galaxy, known]), wave_knots)
-            for column, along in tents(np.log(ratio[galaxy : galaxy + 1]), snr_knots)
+            for column, along in tents(np.log(ratio[galaxy, known]), snr_knots)
         ]
         tally.add(deviations, corners)
     table = tally.log_scale().reshape(len(wave_knots), len(snr_knots))

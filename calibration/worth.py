@@ -50,7 +50,8 @@ def continuum_scale_that_helps(
         draws: ln of any flux unit, shape (draw, galaxy, bin); NaN is left out.
         truth: In the same unit, shape (galaxy, bin); NaN is left out.
         rest_wavelength: Angstrom, shape (galaxy, bin).
-        snr: S/N of what each galaxy's posterior was conditioned on, shape (galaxy,).
+        snr: S/N of what each galaxy's posterior was conditioned on, shape (galaxy,) or
+            (galaxy, bin).
         generator: Source of the folds.
 
     Raises:

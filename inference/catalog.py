@@ -202,7 +202,7 @@ def spectra(
                     for aperture in apertures
                 ]
                 append(posterior, drawn)
-                used.repair[posterior.repair.said] += 1
+                used.repair.update({one.repair for one in drawn})
                 if len(kept) < keep:
                     kept.append((posterior, drawn))
             if watch is not None:

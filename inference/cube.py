@@ -161,7 +161,7 @@ def cube(
     return Cube(
         posterior.galaxy, spaxels, grid, sigma, drawn.z[0].double().numpy(), mean, std,
         tuple(levels), quantiles, maps, kept, _extrapolated(posterior, spaxels),
-        posterior.footprint, posterior.repair.said,
+        posterior.footprint, posterior.repair.at(None).said,
     )  # fmt: skip
 
 
@@ -241,7 +241,7 @@ def _blocks(
 ) -> Iterator[tuple[slice, Float[np.ndarray, "draw spaxel wavelength"]]]:
     """Draws of some spaxels at a time: which spaxels, and their flux."""
     count = draws.z.shape[1]
-    stretch = posterior.repair.spectrum
+    stretch = posterior.repair.at(None).spectrum
     # A repair stretches deviations from the mean of all draws, whatever the number asked for.
     decoded = draws if stretch is None else posterior.draws
     decode = _Decode(posterior, decoded, grid, sigma)
@@ -259,7 +259,7 @@ def _blocks(
             for spaxel in range(flux.shape[1]):
                 flux[:, spaxel] = stretch.apply(
                     flux[:, spaxel].astype(np.float64), reference[:, spaxel].astype(np.float64),
-                    rest_wavelength=rest, snr=posterior.repair.snr,
+                    rest_wavelength=rest,
                 )  # fmt: skip
             flux = flux[:count]
         flux *= spaxels.share[where, None].astype(np.float32)

@@ -117,8 +117,8 @@ def arviz_file(
                 group.variables["galaxy"][row] = posterior.galaxy.id
             file["posterior/redshift"][0, :, row] = spectra[0].z
             file["constant_data/redshift_given"][row] = np.nan if known is None else known
-            file["constant_data/repair"][row] = posterior.repair.said
             for index, spectrum in enumerate(spectra):
+                file["constant_data/repair"][row, index] = spectrum.repair
                 file["posterior_predictive/flux"][0, :, row, index] = spectrum.flux.value
 
         try:
@@ -169,7 +169,7 @@ def _lay_out(
     given = constant.create_variable("redshift_given", ("galaxy",), dtype="f8", chunks=(1024,))
     given.attrs["long_name"] = "redshift taken as known; NaN where it was not"
     repair = constant.create_variable(
-        "repair", ("galaxy",), dtype=h5py.string_dtype(), chunks=(1024,)
+        "repair", ("galaxy", "aperture"), dtype=h5py.string_dtype(), chunks=(1024, len(apertures))
     )
     repair.attrs["long_name"] = "recalibration of redshift and spectra"
     for name in ("dx", "dy", "diameter", "seeing"):

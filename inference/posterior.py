@@ -131,8 +131,8 @@ class Posterior:
                 f"Expected the aperture as an Aperture; got {type(aperture).__name__}. "
                 "Aperture(1 * u.arcsec, 0 * u.arcsec) is one arcsec east."
             )
-        stretch = self.repair.spectrum
-        if stretch is None:
+        applied = self.repair.at(aperture)
+        if (stretch := applied.spectrum) is None:
             flux = self._decoded(grid, power, aperture, count)
         else:
             # Deviations are from the mean of all draws, whatever the number asked for.
@@ -142,14 +142,13 @@ class Posterior:
                 self._decoded(grid, power, aperture, every),
                 self._decoded(REFERENCE, full, aperture, every),
                 rest_wavelength=grid / (1 + float(self.draws.z[0, 0])),
-                snr=self.repair.snr,
             )[:count]
         return SpectrumDraws(
             grid * u.AA,
             flux * FLUX_UNIT,
             self.draws.z[0, :count].numpy(),
             aperture,
-            self.repair.said,
+            applied.said,
         )
 
     @torch.no_grad()
@@ -243,6 +242,7 @@ class Posterior:
         steps = {"chain": [0], "draw": np.arange(count)}
         z = (("chain", "draw"), self.draws.z[:, :count].numpy(), {"long_name": "redshift"})
         groups = {"/posterior": xarray.Dataset({"redshift": z}, coords=steps)}
+        said = self.repair.said
         if wavelength is not None:
             spectrum = self.spectrum(wavelength, aperture, resolution=resolution, draws=count)
             grid = ("wavelength", spectrum.wavelength.value, WAVELENGTH_ATTRIBUTES)
@@ -252,7 +252,7 @@ class Posterior:
             groups["/posterior_predictive"] = xarray.Dataset(
                 {"flux": flux}, coords={**steps, "wavelength": grid}
             )
-            at = spectrum.aperture
+            at, said = spectrum.aperture, spectrum.repair
             groups["/constant_data"] = xarray.Dataset(
                 {
                     name: ((), getattr(at, name), {"units": "arcsec"})
@@ -263,7 +263,7 @@ class Posterior:
         tree.attrs = {
             "inference_library": "probmmae",
             "galaxy": self.galaxy.id,
-            "repair": self.repair.said,
+            "repair": said,
         }
         return tree
 

@@ -6,10 +6,11 @@ A repair belongs to one file of weights and is fitted on galaxies that they neve
 - of the redshift, a law of the PIT given covariates (`pit_law.py`). The whole density changes,
   F'(z) = G(F(z)), and every drawn redshift z moves to the one with F'(z') = F(z);
 - of spectra at a known redshift, factors for the deviations of their ln continuum by rest
-  wavelength and S/N (`stretch.py`), then a law of the PIT of their level (`levels.py`). Both are
-  those of the draws on one fixed grid, so that an answer does not depend on the wavelengths asked
-  for, and multiply whole spectra by smooth curves, so that a draw stays one galaxy with the lines
-  it has.
+  wavelength and the S/N of what was shown near it (`stretch.py`), then a law of the PIT of their
+  level (`levels.py`). Both are those of the draws on one fixed grid, so that an answer does not
+  depend on the wavelengths asked for, and multiply whole spectra by smooth curves, so that a draw
+  stays one galaxy with the lines it has. Where spectra were shown they hold for the places of
+  those alone: elsewhere on the galaxy draws are wide for other reasons.
 
 Only what helps on galaxies kept for validation is in a repair. The rest stays as the network
 answers, and says so.
@@ -27,7 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor
 
 from probmmae.batch import Batch
@@ -40,10 +41,11 @@ from probmmae.inference.shown import (
     KINDS,
     covariates,
     kinds,
-    signal_to_noise,
+    signal_to_noise_near,
     spectrum_covariates,
 )
 from probmmae.inference.stretch import LEAST_DRAWS, PixelScale, tents
+from probmmae.measurements import Aperture
 from probmmae.redshift import RedshiftDensity
 
 FloatArray = NDArray[np.float64]
@@ -57,6 +59,9 @@ BINS = 24
 BIN_WAVELENGTH = np.exp(continuum(REFERENCE, BINS))
 """Their middles, Angstrom."""
 _FORMAT = 4
+_SAME = 0.25
+"""Apertures that differ by less than this share of the diameter are one place."""
+_ELSEWHERE = "it holds where a spectrum was shown"
 _MEND = "Fit it anew with `probmmae repair`, or delete the file to do without."
 
 
@@ -71,14 +76,19 @@ class SpectrumRepair:
     galaxies: int
     """Number of galaxies it was fitted on."""
 
-    def of(self, told: Mapping[str, ArrayLike]) -> "Stretch":
-        """What is done to one galaxy, from its covariates (`spectrum_covariates`)."""
+    def of(self, batch: Batch) -> "Stretch":
+        """What is done to the one galaxy of a batch, at its known redshift."""
+        told = spectrum_covariates(batch)
         pit_map = None if self.level is None else self.level.pit_map(told)
-        redshift = float(np.asarray(told["redshift"])[0])
-        return Stretch(self.continuum, pit_map, redshift)
+        seen = batch.spectra.aperture[(batch.spectra.ivar > 0).any(-1)]
+        return Stretch(
+            self.continuum, pit_map, float(told["redshift"][0]),
+            signal_to_noise_near(batch, BIN_WAVELENGTH)[0],
+            tuple((float(x), float(y), float(wide)) for x, y, wide, _ in seen),
+        )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Stretch:
     """What is done to one galaxy's drawn spectra."""
 
@@ -86,9 +96,23 @@ class Stretch:
     level: PitMap | None
     """Of one row."""
     redshift: float
+    snr: FloatArray
+    """Of what was shown near each of the bins, shape (bin,)."""
+    places: tuple[tuple[float, float, float], ...]
+    """Offset and diameter of the apertures of spectra that were shown, arcsec."""
+
+    def holds(self, aperture: Aperture | None) -> bool:
+        """Whether it holds there, or for None everywhere: no spectrum was shown, or one there."""
+        if not self.places or aperture is None:
+            return not self.places
+        return any(
+            np.hypot(aperture.dx - x, aperture.dy - y) < _SAME * wide
+            and abs(aperture.diameter - wide) < _SAME * wide
+            for x, y, wide in self.places
+        )
 
     def apply(
-        self, flux: FloatArray, reference: FloatArray, *, rest_wavelength: FloatArray, snr: float
+        self, flux: FloatArray, reference: FloatArray, *, rest_wavelength: FloatArray
     ) -> FloatArray:
         """Move continuum and level of one galaxy's draws.
 
@@ -99,7 +123,6 @@ class Stretch:
             flux: Any flux unit, shape (draw, pixel); a pixel that is NaN stays so.
             reference: The same draws on `REFERENCE`, shape (draw, pixel); NaN is left out.
             rest_wavelength: Of the pixels of `flux`, Angstrom, shape (pixel,).
-            snr: As `signal_to_noise` gives it.
 
         Returns:
             Shape of `flux`.
@@ -111,7 +134,7 @@ class Stretch:
         old, knots = old[:, whole], BIN_WAVELENGTH[whole] / (1 + self.redshift)
         new = old
         if self.continuum is not None:
-            told = {"rest_wavelength": knots[None], "snr": np.array([snr])}
+            told = {"rest_wavelength": knots[None], "snr": self.snr[None, whole]}
             new = self.continuum.apply(old[:, None], **told)[:, 0]
         if self.level is not None:
             before = level(new)
@@ -131,8 +154,6 @@ class Applied:
     """Of one row; None where nothing is done."""
     spectrum: Stretch | None
     """None where nothing is done."""
-    snr: float
-    """Of all that the galaxy shows."""
     redshift_said: str
     """What was done to the redshift, in words."""
     spectrum_said: str
@@ -143,11 +164,17 @@ class Applied:
         """Both, as files carry it."""
         return f"redshift {self.redshift_said}; spectra {self.spectrum_said}"
 
+    def at(self, aperture: Aperture | None) -> "Applied":
+        """What is done to spectra through one aperture, or for None to those of a cube."""
+        if self.spectrum is None or self.spectrum.holds(aperture):
+            return self
+        return replace(self, spectrum=None, spectrum_said=f"not repaired: {_ELSEWHERE}")
+
 
 def untouched(why: str) -> Applied:
     """Nothing done, and why."""
     said = f"not repaired: {why}"
-    return Applied(None, None, 0.0, said, said)
+    return Applied(None, None, said, said)
 
 
 @dataclass(frozen=True)
@@ -179,8 +206,7 @@ class Repair:
             density: p(z | c) of each galaxy, as the network answers.
             draws: Draws per galaxy.
         """
-        found, ratios = kinds(batch), signal_to_noise(batch)
-        told, told_of_spectra = covariates(batch, density), spectrum_covariates(batch)
+        found, told = kinds(batch), covariates(batch, density)
         rows = []
         for row, (kind, known) in enumerate(zip(found, batch.z_known.tolist(), strict=True)):
             law, fitted = self.redshift.get(kind), self.spectrum.get(kind)
@@ -198,10 +224,9 @@ class Repair:
             elif draws < LEAST_DRAWS:
                 spectrum_said = f"not repaired: {draws} draws are fewer than {LEAST_DRAWS}"
             else:
-                stretch = fitted.of({name: at[[row]] for name, at in told_of_spectra.items()})
+                stretch = fitted.of(batch.take(slice(row, row + 1)))
                 spectrum_said = f"repaired: {self._words(kind, fitted.galaxies)}"
-            ratio = float(ratios[row])
-            rows.append(Applied(pit_map, stretch, ratio, redshift_said, spectrum_said))
+            rows.append(Applied(pit_map, stretch, redshift_said, spectrum_said))
         return rows
 
     def describe(self) -> dict[str, str]:

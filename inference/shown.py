@@ -15,6 +15,9 @@ from probmmae.redshift import RedshiftDensity
 
 FloatArray = NDArray[np.float64]
 
+_REACH = 0.03
+"""Of a measurement, in ln wavelength."""
+_ANYWHERE = 1e-3
 KINDS = ("image", "photometry", "spectrum", "mixture")
 """Of evidence: one sort of measurement alone, or several."""
 
@@ -72,6 +75,31 @@ def signal_to_noise(batch: Batch) -> FloatArray:
     total = torch.zeros(len(batch), dtype=torch.float64)
     for part in _parts(batch).values():
         total += (part.flux.double() ** 2 * part.ivar.double()).flatten(1).sum(1)
+    return np.asarray(total.sqrt().clamp(min=1e-3).numpy())
+
+
+def signal_to_noise_near(batch: Batch, wavelength: FloatArray) -> FloatArray:
+    """Root of the sum of (flux / error)^2 over what each galaxy shows near wavelengths.
+
+    A measurement counts by exp(-|ln of the ratio of wavelengths| / 0.03), and by a thousandth
+    wherever it lies: what is known of a spectrum is known best where it was seen.
+
+    Args:
+        batch: What is conditioned on.
+        wavelength: Observed, Angstrom, shape (wavelength,).
+
+    Returns:
+        At least 1e-3, shape (galaxy, wavelength).
+    """
+    asked = torch.log(torch.as_tensor(wavelength, dtype=torch.float64))
+    total = torch.zeros(len(batch), len(asked), dtype=torch.float64)
+    for part in _parts(batch).values():
+        place = torch.log(part.wavelength.double())
+        square = part.flux.double() ** 2 * part.ivar.double()
+        square = square.flatten(place.dim()).sum(-1) if square.dim() > place.dim() else square
+        for column, one in enumerate(asked):
+            near = torch.exp((place - one).abs() / -_REACH) + _ANYWHERE
+            total[:, column] += (square * near).flatten(1).sum(1)
     return np.asarray(total.sqrt().clamp(min=1e-3).numpy())
 
 

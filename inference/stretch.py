@@ -28,7 +28,7 @@ class PixelScale:
     rest_wavelength: tuple[float, ...]
     """Knots, rest-frame Angstrom, increasing."""
     snr: tuple[float, ...]
-    """Knots in the galaxy's S/N, increasing."""
+    """Knots in S/N, increasing."""
     log_scale: tuple[tuple[float, ...], ...]
     """ln of the factor at the knots, shape (wavelength knot, S/N knot)."""
     galaxies: int
@@ -39,7 +39,7 @@ class PixelScale:
 
         Args:
             rest_wavelength: Angstrom, shape (galaxy, pixel).
-            snr: S/N of each galaxy as in the fit, shape (galaxy,).
+            snr: S/N as in the fit, shape (galaxy,) or (galaxy, pixel).
 
         Returns:
             Shape (galaxy, pixel).
@@ -52,7 +52,7 @@ class PixelScale:
         total = np.zeros(rest.shape)
         for row, across in tents(np.log(rest), np.log(self.rest_wavelength)):
             for column, along in tents(np.log(ratio), np.log(self.snr)):
-                total += across * along[:, None] * table[row, column[:, None]]
+                total += across * along * table[row, column]
         return np.asarray(np.exp(total))
 
     def apply(self, draws: ArrayLike, *, rest_wavelength: ArrayLike, snr: ArrayLike) -> FloatArray:
@@ -61,7 +61,7 @@ class PixelScale:
         Args:
             draws: Any flux unit, shape (draw, galaxy, pixel); NaN stays NaN.
             rest_wavelength: Angstrom, shape (galaxy, pixel).
-            snr: S/N of each galaxy as in the fit, shape (galaxy,).
+            snr: S/N as in the fit, shape (galaxy,) or (galaxy, pixel).
 
         Returns:
             Shape of `draws`; the mean is unchanged.
@@ -200,17 +200,19 @@ def drawn(draws: ArrayLike, *, least: int) -> FloatArray:
 
 
 def placed(rest_wavelength: ArrayLike, snr: ArrayLike) -> tuple[FloatArray, FloatArray]:
-    """Rest wavelengths (galaxy, pixel) and S/N (galaxy,).
+    """Rest wavelengths and S/N, shape (galaxy, pixel) each; S/N may be one a galaxy.
 
     Raises:
         ValueError: The shapes disagree, or a value is not positive.
     """
     rest, ratio = (np.asarray(a, dtype=np.float64) for a in (rest_wavelength, snr))
-    if rest.ndim != 2 or ratio.shape != rest.shape[:1]:
+    if rest.ndim != 2 or ratio.shape not in (rest.shape[:1], rest.shape):
         raise ValueError(
-            "Expected rest_wavelength (galaxy, pixel) and snr (galaxy,); got "
-            f"{rest.shape} and {ratio.shape}. Give one S/N a galaxy."
+            "Expected rest_wavelength (galaxy, pixel) and snr (galaxy,) or of its shape; got "
+            f"{rest.shape} and {ratio.shape}. Give one S/N a galaxy, or one a pixel."
         )
+    if ratio.ndim == 1:
+        ratio = np.repeat(ratio[:, None], rest.shape[1], axis=1)
     if not (
         np.all(rest > 0) and np.all(ratio > 0) and np.isfinite([rest.sum(), ratio.sum()]).all()
     ):

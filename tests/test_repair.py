@@ -287,7 +287,7 @@ def test_every_output_says_what_was_done(model, galaxy, tmp_path) -> None:
     )
     assert known.repair.said in used.describe()
     with xarray.open_datatree(tmp_path / "s.nc", engine="h5netcdf") as tree:
-        assert str(tree["constant_data/repair"].values[0]) == known.repair.said
+        assert str(tree["constant_data/repair"].values[0, 0]) == known.repair.said
 
 
 @pytest.fixture
