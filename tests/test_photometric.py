@@ -35,7 +35,7 @@ from probmmae.photometric.network import (
 )
 from probmmae.photometric.recipe import PhotometricRecipe, parse_photometric
 from probmmae.photometric.sample import read_sample
-from probmmae.photometric.training import fit, networks, passes_of, train
+from probmmae.photometric.training import _masks, fit, networks, passes_of, train
 
 RECIPES = Path(probmmae.__file__).parent / "recipes"
 TABLES = {
@@ -219,6 +219,11 @@ def test_bad_recipes_are_refused(change: dict, told: str) -> None:
         parse_photometric({"catalogue": {"columns": columns}}, "here")
 
 
+def test_shares_that_leave_no_unit_are_refused() -> None:
+    with pytest.raises(ValueError, match="dropout"):
+        parse_photometric(CONTENT | {"fit": {"dropout": 1.0}}, "here")
+
+
 def test_training_comes_back_from_its_folder(trained, table: Path, tmp_path: Path) -> None:
     model, folder = trained
     assert {path.suffix for path in folder.iterdir()} == {".json", ".safetensors"}
@@ -333,7 +338,7 @@ def test_galaxies_made_to_be_unlike(trained, table: Path) -> None:
 def test_strangers_get_no_needles() -> None:
     torch.manual_seed(0)
     network = PhotometricNetwork(5, small_recipe().fit)
-    width = network.colours[0].in_features
+    width = network.hidden[0].in_features
     with torch.no_grad():
         density = network(1e4 * torch.randn(500, width))
         highest = density.log_prob(torch.linspace(0, 2, 2001)[:, None]).max()
@@ -373,10 +378,19 @@ def test_networks_side_by_side_learn_as_they_do_alone(table: Path) -> None:
 
     def learned(groups: list[torch.Tensor], epochs: int) -> torch.Tensor:
         # A step sees a whole group, so that the order of its galaxies does not matter.
-        config = replace(recipe.fit, epochs=epochs, batch=300)
+        config = replace(recipe.fit, epochs=epochs, batch=300, dropout=0.0)
         network = networks(features, sample.z, groups, config, seed=3, watch=None)[0]
         return network.density(features).log_prob(sample.z)[first]
 
     alone, beside = learned([first], 60), learned([first, second], 60)
     torch.testing.assert_close(alone, beside, rtol=0.02, atol=0.02)
     assert float(alone.mean()) > float(learned([first], 1).mean()) + 0.3
+
+
+def test_left_out_units_are_redrawn_and_keep_the_mean() -> None:
+    masks = _masks((2, 3, 64, 32), 0.25, torch.Generator().manual_seed(0))
+    first, second = next(masks), next(masks)
+    assert not torch.equal(first, second)
+    torch.testing.assert_close(first.unique(), torch.tensor([0.0, 4 / 3]))
+    # 12,288 numbers of deviation 0.58: five times the error of their mean.
+    assert abs(float(first.mean()) - 1) < 5 * 0.58 / 12288**0.5

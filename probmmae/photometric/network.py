@@ -5,14 +5,17 @@ table, whose bands and depths are known beforehand. Every band has weights of it
 layer, so that two surveys' bands of one wavelength are not taken for one (on the JWST table a CDE
 loss lower by 0.6 than with the weights of all bands made from their wavelengths). Magnitudes and
 colours at the typical depth of each band stand beside those at the galaxy's own (lower by 0.4).
-Features are standardised; a missing band is left out of the sum and said to be missing.
+Features are standardised; a missing band is left out of the sum and said to be missing. A part of
+the hidden units is left out at every step of training (dropout): on tables of some thousand
+galaxies the networks learn them by heart otherwise.
 
-Axes: galaxy, band, feature, component.
+Axes: galaxy, band, feature, layer, hidden (unit), component.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Bool, Float
@@ -21,9 +24,11 @@ from torch import Tensor, nn
 from probmmae.batch import PhotometryTable, Rows
 from probmmae.masking import only_photometry
 from probmmae.photometric.recipe import FitConfig
-from probmmae.redshift import RedshiftDensity, RedshiftHead
+from probmmae.redshift import RedshiftDensity
 from probmmae.tokens import PHOTOMETRY_FEATURES, tokenize
 
+LAYERS = 3
+"""Hidden layers."""
 _FEATURES = PHOTOMETRY_FEATURES + 3
 _NARROWEST = 5e-3
 """Least width of a component in ln(1 + z), below what broad bands can tell."""
@@ -80,14 +85,14 @@ class PhotometricNetwork(nn.Module):
 
     def __init__(self, bands: int, config: FitConfig) -> None:
         super().__init__()
-        hidden = config.hidden
+        self.components = config.components
         self.register_buffer("mean", torch.zeros(bands, _FEATURES))
         self.register_buffer("deviation", torch.ones(bands, _FEATURES))
-        self.colours = nn.Sequential(
-            nn.Linear(bands * (_FEATURES + 1), hidden), nn.GELU(),
-            nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, hidden),
-        )  # fmt: skip
-        self.head = RedshiftHead(1, hidden, config.components, candidates=False)
+        widths = [bands * (_FEATURES + 1), *[config.hidden] * LAYERS]
+        self.hidden = nn.ModuleList(nn.Linear(*pair) for pair in pairwise(widths))
+        self.last = nn.Linear(config.hidden, 3 * config.components)
+        nn.init.normal_(self.last.weight, std=0.02)
+        nn.init.zeros_(self.last.bias)
 
     def begin(self, features: Features, z: Float[Tensor, " known"]) -> None:
         """Standardise the features, and spread the components over the redshifts `z`."""
@@ -97,13 +102,11 @@ class PhotometricNetwork(nn.Module):
         self.mean = (values * seen).sum(0) / count
         square = ((values - self.mean) ** 2 * seen).sum(0) / count
         self.deviation = square.sqrt().clamp(min=1e-2)
-        last, components = self.head.layers[-1], self.head.components
-        assert isinstance(last, nn.Linear)
         x = torch.log1p(z)
         with torch.no_grad():
-            levels = (torch.arange(components) + 0.5) / components
-            last.bias[components : 2 * components] = torch.quantile(x, levels)
-            last.bias[2 * components :] = math.log(float(x.std()) / 2 + 1e-3)
+            _, loc, log_scale = self.last.bias.split(self.components)
+            loc.copy_(torch.quantile(x, (torch.arange(len(loc)) + 0.5) / len(loc)))
+            log_scale.fill_(math.log(float(x.std()) / 2 + 1e-3))
 
     def inputs(self, features: Features) -> Float[Tensor, "galaxy input"]:
         """Standardised features of every band, and whether it is there."""
@@ -111,15 +114,28 @@ class PhotometricNetwork(nn.Module):
         values = (features.values - self.mean) / self.deviation * seen
         return torch.cat([values, seen], dim=-1).flatten(1)
 
-    def forward(self, inputs: Float[Tensor, "galaxy input"]) -> RedshiftDensity:
+    def forward(
+        self,
+        inputs: Float[Tensor, "galaxy input"],
+        kept: Float[Tensor, "layer galaxy hidden"] | None = None,
+    ) -> RedshiftDensity:
         """The density of each galaxy.
 
         No component is a needle or leans on z = 0 from below, as one of a stranger could: a single
         galaxy would outweigh a whole catalogue in the integral of the squared density.
+
+        Args:
+            inputs: As `inputs` makes them.
+            kept: In training, the factors of the hidden units; 0 leaves one out.
         """
-        found = self.head.of_features(self.colours(inputs))
-        scale = (found.scale**2 + _NARROWEST**2).sqrt()
-        return RedshiftDensity(found.logits, found.loc.clamp(min=0.0), scale)
+        found = inputs
+        for number, layer in enumerate(self.hidden):
+            found = nn.functional.gelu(layer(found), approximate="tanh")
+            if kept is not None:
+                found = found * kept[number]
+        logits, loc, log_scale = self.last(found).split(self.components, dim=-1)
+        scale = (torch.exp(2 * log_scale.clamp(-9.0, 1.0)) + _NARROWEST**2).sqrt()
+        return RedshiftDensity(logits, loc.clamp(min=0.0), scale)
 
     def density(self, features: Features) -> RedshiftDensity:
         """The density of each galaxy from its features."""

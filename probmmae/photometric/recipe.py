@@ -51,7 +51,7 @@ class FitConfig:
     """Gaussians of a network's density of ln(1 + z)."""
     members: int = 3
     """Networks whose densities are averaged."""
-    folds: int = 5
+    folds: int = 4
     """Parts of the training set, each answered by members that never saw it, whose PIT values
     make the map of the CDF."""
     epochs: int = 80
@@ -61,6 +61,8 @@ class FitConfig:
     rate: float = 3e-3
     """Peak learning rate; warmed up, then a cosine to zero."""
     weight_decay: float = 0.01
+    dropout: float = 0.05
+    """Share of hidden units left out at every step: more for fewer or noisier galaxies."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -71,6 +73,8 @@ class FitConfig:
                 "Expected hidden, components, members, epochs and batch of at least 1 and folds "
                 f"of at least 2; got {counts} and {self.folds}."
             )
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"Expected dropout from 0 to below 1; got {self.dropout}.")
 
 
 @_STRICT

@@ -1,15 +1,15 @@
 """Training: from a recipe and a table to a checkpoint folder, in minutes on a CPU.
 
-Members are fitted by maximum likelihood of ln(1 + z) to the galaxies as they are: blurring their
-photometry by its errors would double the noise. For the map of the CDF every fold is answered by
-members that were fitted to the other folds, and the law of all their PIT values is learned
-(`probmmae.calibration.recalibrate`); the members that are kept are fitted to all folds.
+Members are fitted by maximum likelihood of ln(1 + z), with dropout, to the galaxies as they are:
+blurring their photometry by its errors would double the noise. For the map of the CDF every fold
+is answered by members that were fitted to the other folds, and the law of all their PIT values is
+learned (`probmmae.calibration.recalibrate`); the members that are kept are fitted to all folds.
 
 Axes: galaxy.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import cast
@@ -26,6 +26,7 @@ from probmmae.inference.pit_map import TERMS
 from probmmae.photometric.answers import KIND, PhotometricModel
 from probmmae.photometric.footprint import Footprint
 from probmmae.photometric.network import (
+    LAYERS,
     Features,
     PhotometricNetwork,
     features_of,
@@ -161,9 +162,13 @@ def networks(
     parameters, buffers = torch.func.stack_module_state(cast(list[nn.Module], made))
 
     def loss(
-        parameters: dict[str, Tensor], buffers: dict[str, Tensor], inputs: Tensor, z: Tensor
+        parameters: dict[str, Tensor],
+        buffers: dict[str, Tensor],
+        inputs: Tensor,
+        kept: Tensor,
+        z: Tensor,
     ) -> Tensor:
-        density = torch.func.functional_call(made[0], (parameters, buffers), (inputs,))
+        density = torch.func.functional_call(made[0], (parameters, buffers), (inputs, kept))
         return -density.log_prob(z).mean()
 
     losses = torch.func.vmap(loss)
@@ -174,6 +179,7 @@ def networks(
     generator = torch.Generator().manual_seed(seed)
     batch = min(config.batch, *(len(rows) for rows in groups))
     each = min(len(rows) for rows in groups) // batch
+    masks = _masks((len(groups), LAYERS, batch, config.hidden), config.dropout, generator)
     step, steps = 0, config.epochs * each
     warmup = min(_WARMUP, steps / 10)
     for epoch in range(config.epochs):
@@ -188,7 +194,7 @@ def networks(
             cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
             optimiser.param_groups[0]["lr"] = config.rate * warm * cosine
             shown = inputs.index_select(0, chosen.flatten()).unflatten(0, chosen.shape)
-            total = losses(parameters, buffers, shown, z[chosen]).sum()
+            total = losses(parameters, buffers, shown, next(masks), z[chosen]).sum()
             optimiser.zero_grad(set_to_none=True)
             total.backward()
             _clip(learned)
@@ -202,6 +208,21 @@ def networks(
         )
         network.requires_grad_(False).eval()
     return made
+
+
+def _masks(
+    shape: tuple[int, int, int, int], dropout: float, generator: torch.Generator
+) -> Iterator[Tensor]:
+    """Factors of the hidden units, step by step: 0 for those left out, of mean one.
+
+    Cut at random places from one strip of random numbers: drawing each step's anew takes as long
+    as the products of matrices.
+    """
+    size = math.prod(shape)
+    strip = (torch.rand(2 * size, generator=generator) >= dropout) / (1 - dropout)
+    while True:
+        start = int(torch.randint(size, (), generator=generator))
+        yield strip[start : start + size].view(shape)
 
 
 def _clip(learned: list[Tensor]) -> None:
