@@ -50,9 +50,9 @@ EXACT = 5_000
 
 _ROWS = 65_536
 """Galaxies in memory at a time."""
-_LENGTHS = (0.08, 0.16, 0.32, 0.64)
+_LENGTHS = (0.08, 0.16, 0.32, 0.64, 1.28)
 """Correlation lengths of g in ln(1 + z)."""
-_AMPLITUDES = (0.5, 1.0, 2.0, 4.0)
+_AMPLITUDES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Of g."""
 _CHOOSING = 20_000
 """Galaxies by which the two are chosen, at most about."""
