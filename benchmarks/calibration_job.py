@@ -34,7 +34,6 @@ from probmmae.batch import Batch
 from probmmae.calibration.answers import FEWEST_GALAXIES
 from probmmae.calibration.evidence import Evidence, draw_evidence, quantile_evidence
 from probmmae.calibration.features import FEATURES
-from probmmae.calibration.fit_repair import SHOWN
 from probmmae.checkpoint import SHIPPED
 from probmmae.inference.pit_map import PitMap
 from probmmae.inference.posterior import Model, load
@@ -48,7 +47,6 @@ from probmmae.inference.repair import (
     write_repair,
 )
 from probmmae.inference.shown import kinds, signal_to_noise
-from probmmae.masking import observe_part
 from probmmae.tokens import galaxy_scale
 
 PARTS = ("cost", "sbi", "calpit", "redshift", "spectrum")
@@ -57,7 +55,7 @@ REDSHIFTS = {
     "mixture": ("mixture",),
 }  # fmt: skip
 """Kinds of evidence, and what of each kind is shown."""
-SPECTRA = {"image": "image", "spectrum": "pieces"}
+SPECTRA = {"image": "image", "spectrum": "pieces", "mixture": "mixture"}
 LABELS = {"pieces": "masked spectrum (75 %)"}
 WHENS = ("before repair", "after repair")
 GONE = "it did not help on the galaxies of the report"
@@ -157,10 +155,7 @@ def settle(model: Model, folder: Path, name: str, gain: NDArray[Any] | None) -> 
 
 def shown_as(batch: Batch, what: str) -> Batch:
     """The batch with only what is asked from, its redshift hidden."""
-    if what == "mixture":
-        part = observe_part(batch, torch.Generator().manual_seed(7), SHOWN[what])
-    else:
-        part = shown(batch, what)
+    part = shown(batch, what)
     return Batch(
         part.images, part.photometry, part.spectra, part.z, torch.zeros_like(part.z_known)
     )

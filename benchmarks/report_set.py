@@ -14,6 +14,7 @@ from torch import Tensor
 
 from probmmae.batch import Batch, Spectra
 from probmmae.calibration.evidence import Evidence, quantile_evidence
+from probmmae.calibration.fit_repair import SHOWN
 from probmmae.inference.redshifts import exact
 from probmmae.instrument import observe
 from probmmae.masking import Task, hide, observe_part
@@ -76,7 +77,12 @@ def _without_spectra(batch: Batch, truth: Truth) -> tuple[Batch, Truth]:
 
 
 def shown(batch: Batch, what: str) -> Batch:
-    """The batch with only images, photometry, spectrum (the first) or pieces (a quarter)."""
+    """The batch with only images, photometry, spectrum (the first), pieces (a quarter) or mixture.
+
+    A mixture is an image and a spectrum, an image and photometry, or all that there is.
+    """
+    if what == "mixture":
+        return observe_part(batch, torch.Generator().manual_seed(7), SHOWN[what])
     on, off = torch.ones((), dtype=torch.bool), torch.zeros((), dtype=torch.bool)
     if what == "pieces":
         generator = torch.Generator().manual_seed(5)
