@@ -1,9 +1,10 @@
-"""Fill the numbers of README.md from benchmarks/results/main_job.json and photoz.json.
+"""Fill the numbers of README.md from main_job.json, photoz.json and inference.json.
 
     python benchmarks/readme_table.py
 
 Of the main job four short tables: redshifts, spectra, everything else that has a goal, and every
-goal that was missed. The rest stays in the results file. Of the catalogues see `photoz_table`.
+goal that was missed. The rest stays in the results file. Of the catalogues see `photoz_table`, of
+exact inference `inference_table`.
 """
 
 import json
@@ -13,11 +14,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from inference_table import inference_table
 from photoz_table import photoz_table
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "main_job.json"
 PHOTOZ = ROOT / "benchmarks" / "results" / "photoz.json"
+INFERENCE = ROOT / "benchmarks" / "results" / "inference.json"
 
 Figure = Mapping[str, Any]
 
@@ -187,6 +190,8 @@ def main() -> None:
     readme = filled(path.read_text(), table(json.loads(RESULTS.read_text())))
     if PHOTOZ.is_file():
         readme = filled(readme, photoz_table(json.loads(PHOTOZ.read_text())), "photoz")
+    if INFERENCE.is_file():
+        readme = filled(readme, inference_table(json.loads(INFERENCE.read_text())), "inference")
     partial = path.with_suffix(".md.partial")
     partial.write_text(readme)
     partial.replace(path)

@@ -15,8 +15,9 @@ README = (ROOT / "README.md").read_text()
 PROSE = re.sub(r"^```.*?^```", "", README, flags=re.DOTALL | re.MULTILINE)
 sys.path.append(str(ROOT / "benchmarks"))
 
+from inference_table import inference_table  # noqa: E402
 from photoz_table import photoz_table  # noqa: E402
-from readme_table import PHOTOZ, RESULTS, filled, table  # noqa: E402
+from readme_table import INFERENCE, PHOTOZ, RESULTS, filled, table  # noqa: E402
 
 
 def blocks(language: str) -> list[str]:
@@ -28,12 +29,15 @@ def test_the_example_runs(tmp_path, monkeypatch, capsys) -> None:
     if not checkpoint.SHIPPED.is_dir():  # not trained yet: any weights show that the calls exist
         monkeypatch.setattr(checkpoint, "SHIPPED", tiny_checkpoint(tmp_path / "shipped"))
     monkeypatch.chdir(tmp_path)
-    (example,) = blocks("python")
+    example, exact = blocks("python")
     assert 15 <= len([line for line in example.splitlines() if line.strip()]) <= 25
-    exec(compile(example, "README.md", "exec"), {})
+    names: dict[str, object] = {}
+    for part in (example, exact):
+        exec(compile(part, "README.md", "exec"), names)
     said = capsys.readouterr().out
     assert "image hsc-g" in said
     assert "90 %:" in said
+    assert "by importance, Pareto k" in said
     for name in ("photoz.hdf5", "north.fits", "posterior.nc"):
         assert (tmp_path / name).stat().st_size > 0
 
@@ -78,6 +82,14 @@ def test_the_table_of_catalogues_is_that_of_the_results() -> None:
         assert "Not measured yet" in README
     else:
         assert filled(README, photoz_table(json.loads(PHOTOZ.read_text())), "photoz") == README
+
+
+def test_the_table_of_exact_inference_is_that_of_the_results() -> None:
+    content = inference_table(json.loads(INFERENCE.read_text()))
+    assert filled(README, content, "inference") == README
+    assert content.count("\n- ") == len(
+        [one for one in json.loads(INFERENCE.read_text())["figures"] if one["met"] is False]
+    )
 
 
 def test_the_table_of_catalogues_names_the_best_and_the_missed() -> None:
