@@ -21,7 +21,7 @@ from probmmae.inference.evidence import Evidence, LineFlux, Measured
 from probmmae.inference.importance import Proposal, propose
 from probmmae.inference.jax_decoder import field_arrays, field_log_prob, low_rank_log_prob
 from probmmae.inference.modes import sample_modes
-from probmmae.inference.nuts import sample
+from probmmae.inference.nuts import Chains, sample
 from probmmae.inference.target import Source
 
 TOYS = toys(count=3, spectra=2, pixels=80)
@@ -66,6 +66,15 @@ def test_of_a_linear_gaussian_twin_the_posterior_is_the_closed_form():
     assert np.all(np.abs(points.mean(0) - exact) < 5 * width / found.effective**0.5)
     squares = effective_sample_size((found.position - exact) ** 2).min()
     np.testing.assert_allclose(points.std(0), width, rtol=5 * (0.5 / squares) ** 0.5)
+
+
+@pytest.mark.parametrize(("r_hat", "diverging"), [(1.2, 0), (1.01, 5)])
+def test_chains_that_disagree_or_diverge_are_told(r_hat, diverging):
+    every = np.arange(200).reshape(2, 100)
+    chains = Chains(np.zeros((2, 100, 1)), np.zeros((2, 100)), every < diverging, r_hat, 50.0)
+    assert not chains.agree
+    with pytest.warns(UserWarning, match=f"got R-hat {r_hat:.3f} and {diverging / 200:.1%} div"):
+        chains.warn("here")
 
 
 def source_of(model, observed, spectra):
