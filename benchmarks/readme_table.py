@@ -1,10 +1,10 @@
-"""Fill the numbers of README.md from main_job.json, photoz.json and inference.json.
+"""Fill the numbers of README.md from what is under benchmarks/results.
 
     python benchmarks/readme_table.py
 
 Of the main job four short tables: redshifts, spectra, everything else that has a goal, and every
-goal that was missed. The rest stays in the results file. Of the catalogues see `photoz_table`, of
-exact inference `inference_table`.
+goal that was missed. The rest stays in the results file. Of calibration see `calibration_table`,
+of the catalogues `photoz_table`, of exact inference `inference_table`.
 """
 
 import json
@@ -14,11 +14,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from calibration_table import calibration_table
 from inference_table import inference_table
 from photoz_table import photoz_table
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "main_job.json"
+CALIBRATION = ROOT / "benchmarks" / "results" / "calibration.json"
 PHOTOZ = ROOT / "benchmarks" / "results" / "photoz.json"
 INFERENCE = ROOT / "benchmarks" / "results" / "inference.json"
 
@@ -188,10 +190,14 @@ def main() -> None:
         sys.exit(f"Expected {RESULTS.relative_to(ROOT)}; found none. Run the benchmark first.")
     path = ROOT / "README.md"
     readme = filled(path.read_text(), table(json.loads(RESULTS.read_text())))
-    if PHOTOZ.is_file():
-        readme = filled(readme, photoz_table(json.loads(PHOTOZ.read_text())), "photoz")
-    if INFERENCE.is_file():
-        readme = filled(readme, inference_table(json.loads(INFERENCE.read_text())), "inference")
+    others = {
+        "calibration": (CALIBRATION, calibration_table),
+        "photoz": (PHOTOZ, photoz_table),
+        "inference": (INFERENCE, inference_table),
+    }
+    for name, (results, made) in others.items():
+        if results.is_file():
+            readme = filled(readme, made(json.loads(results.read_text())), name)
     partial = path.with_suffix(".md.partial")
     partial.write_text(readme)
     partial.replace(path)
