@@ -378,8 +378,9 @@ def _mode(
         for rows in _chunks(galaxies, _ROWS):
             own = np.asarray(masses[rows], dtype=np.float32) * ratio.astype(np.float32)
             own /= own.sum(1, keepdims=True)
-            mean += own.sum(0, dtype=float)
-            scatter += own.T @ own
+            wide = own.astype(float)  # of a million galaxies single precision is not enough
+            mean += wide.sum(0)
+            scatter += wide.T @ wide
         scatter -= np.outer(mean, mean) / galaxies
         hessian = root.T @ scatter @ root + np.eye(cells)
         step = np.linalg.solve(hessian, root.T @ (mean - galaxies * ratio * prior) - x)
@@ -401,9 +402,9 @@ def _expansion(
     slope, curvature = -len(masses) * prior, np.zeros((cells, cells))
     for rows in _chunks(len(masses), _ROWS):
         some = np.asarray(masses[rows], dtype=np.float32)
-        some = some / (some @ ratio.astype(np.float32))[:, None]
-        slope += some.sum(0, dtype=float)
-        curvature += some.T @ some
+        wide = (some / (some @ ratio.astype(np.float32))[:, None]).astype(float)
+        slope += wide.sum(0)
+        curvature += wide.T @ wide
     size, axes = np.linalg.eigh(curvature)
     return ratio, slope, np.sqrt(np.maximum(size, 0))[:, None] * axes.T
 

@@ -103,6 +103,15 @@ def test_the_expansion_of_many_galaxies_is_the_likelihood_itself(surveys, found,
     np.testing.assert_allclose(one.mean_redshift.std(), found[0].mean_redshift.std(), rtol=0.35)
 
 
+def test_of_many_galaxies_the_curvature_is_not_lost(surveys):
+    # It is a scatter, never negative, and the prior adds one to it.
+    _, _, masses = surveys[0]
+    many = np.broadcast_to(masses, (100, *masses.shape)).reshape(-1, 30)
+    root = 16 * population._root(EDGES, 1.28)
+    _, hessian, _ = population._mode(many, histogram(TRAINING), root, np.zeros(30))
+    assert np.linalg.eigvalsh(hessian).min() > 1 - 1e-3
+
+
 def test_tails_beyond_the_training_sample_are_left_out(surveys, found):
     # Smooth densities reach a little into cells where there was nothing to learn from.
     _, colour, masses = surveys[0]
