@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from probmmae.inference.nuts import LogDensity
 
-_STEPS = 12
+_STEPS = 40
 _APART = 0.05
 _FLAT = 0.05
 """The least curvature, in the coordinates that are given: 4.5 times as wide as was thought."""
