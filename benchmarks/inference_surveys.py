@@ -178,7 +178,7 @@ def size_figures(picture: Path) -> list[Figure]:
         figure("n(z): smallest size tried whose noise meets the DESC Y10 requirement in every bin",
                min(met) if met else float("nan"))
     )  # fmt: skip
-    _draw(picture, np.abs(mean), spread, np.abs(stacked))
+    _draw(picture, np.abs(mean), spread, np.abs(stacked), met)
     return figures
 
 
@@ -243,7 +243,7 @@ def _densities(size: int) -> None:
         cell_masses(density, EDGES)
 
 
-def _draw(picture: Path, mean: Any, spread: Any, stacked: Any) -> None:
+def _draw(picture: Path, mean: Any, spread: Any, stacked: Any, met: list[int]) -> None:
     figure_, axes = plt.subplots(figsize=(7.2, 4.4), constrained_layout=True)
     for index in range(spread.shape[1]):
         colour, first = f"C{index}", index == 0
@@ -253,6 +253,9 @@ def _draw(picture: Path, mean: Any, spread: Any, stacked: Any) -> None:
         axes.plot(SIZES, stacked[:, index], "x", color=colour, ms=6,
                   label="error of the stack of p(z)" if first else None)  # fmt: skip
     axes.axhline(REQUIRED, color="k", ls="--", lw=1, label="DESC Y10 requirement")
+    if met:
+        axes.axvline(min(met), color="0.6", ls=":",
+                     label=f"noise meets it from\n{min(met):,} galaxies on")  # fmt: skip
     axes.set(xscale="log", yscale="log", xlabel="galaxies in the survey",
              ylabel="mean redshift of a bin: error / (1 + z)")  # fmt: skip
     figure_.legend(loc="outside right upper", fontsize=9, frameon=False)
