@@ -137,18 +137,20 @@ def answers(
     A density is the slope of its CDF, so that what happens between two points of the grid counts
     for what it holds.
     """
-    points, pit_map = torch.from_numpy(grid)[:, None], model.pit_law.pit_map()
+    points = torch.from_numpy(grid)[:, None]
     cdf = np.empty((len(sample), len(grid)))
     for start in range(0, len(sample), 500):
         rows = slice(start, start + 500)
-        density = exact(model.density(model.features(sample.table.take(rows))))
-        cdf[rows] = pit_map.cdf(density.cdf(points).numpy().T)
+        features = model.features(sample.table.take(rows))
+        density = model.density(features)
+        below = exact(density).cdf(points).numpy().T
+        cdf[rows] = model.pit_map(features, density).cdf(below)
     return normalised_slope(cdf, grid), cdf
 
 
 def normalised_slope(cdf: NDArray[np.float64], grid: NDArray[np.float64]) -> NDArray[np.float64]:
     """Densities of integral one by the trapezoid rule, as the peers' are, from CDFs."""
-    pdf = np.gradient(cdf, grid, axis=1)
+    pdf = np.maximum(np.gradient(cdf, grid, axis=1), 0.0)
     return np.asarray(pdf / np.trapezoid(pdf, grid, axis=1)[:, None])
 
 

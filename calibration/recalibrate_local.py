@@ -59,7 +59,11 @@ class _Choice:
 
 
 def fit_local(
-    pit: ArrayLike, covariates: Mapping[str, ArrayLike], *, generator: np.random.Generator
+    pit: ArrayLike,
+    covariates: Mapping[str, ArrayLike],
+    *,
+    generator: np.random.Generator,
+    terms: int = LOCAL_TERMS,
 ) -> LocalRecalibration:
     """Learn the law of the PIT given covariates, from galaxies that nothing was trained on.
 
@@ -68,6 +72,7 @@ def fit_local(
         covariates: By name, shape (galaxy,) each, any unit. What they say must be known of every
             galaxy, observed or computed from the posterior; not the truth.
         generator: Source of landmarks and folds.
+        terms: Of the tilt, six at most; many galaxies can tell finer shapes.
 
     Raises:
         ValueError: PIT values outside [0, 1], covariates that are not finite or of another shape,
@@ -84,7 +89,7 @@ def fit_local(
     scores = normal_scores(values, tables)
     picks = generator.choice(len(true), size=min(_LANDMARKS, len(true) // 4), replace=False)
     landmarks = scores[np.sort(picks)]
-    observed = basis_at(true)[:, :LOCAL_TERMS]
+    observed = basis_at(true)[:, :terms]
     folds = generator.permutation(len(true)) % _FOLDS
     level = max(fit_global(true).width, 1e-3)
     losses = _cross_validate(scores, observed, landmarks, folds, level)
@@ -140,16 +145,16 @@ def _fit(
     in coordinates where the Hessian at the identity map is nearly the unit matrix: h_k are
     orthonormal there, so it is the same for every term.
     """
-    galaxies, count = len(features), features.shape[1] if width else 0
+    (galaxies, terms), count = observed.shape, features.shape[1] if width else 0
     design = np.concatenate([np.ones((galaxies, 1)), features[:, :count]], axis=1)
     ridge = np.concatenate([[1 / level**2], np.full(count, 1 / width**2 if width else 0.0)])
-    degree = np.arange(1, LOCAL_TERMS + 1) ** 2
+    degree = np.arange(1, terms + 1) ** 2
     factor = linalg.cholesky(design.T @ design + np.diag(ridge), lower=True)
     turn = linalg.solve_triangular(factor.T, np.eye(count + 1))
     turned, moments = design @ turn, design.T @ observed
 
     def loss(flat: FloatArray) -> tuple[float, FloatArray]:
-        position = flat.reshape(count + 1, LOCAL_TERMS)
+        position = flat.reshape(count + 1, terms)
         slopes = turn @ position
         tilted, means = log_partition(turned @ position)
         prior = ridge[:, None] * degree * slopes
@@ -157,9 +162,9 @@ def _fit(
         gradient = turned.T @ means + turn.T @ (prior - moments)
         return float(value), gradient.ravel()
 
-    start = np.zeros((count + 1) * LOCAL_TERMS)
-    found = turn @ minimise(loss, start).reshape(count + 1, LOCAL_TERMS)
-    slopes = np.zeros((features.shape[1], LOCAL_TERMS))
+    start = np.zeros((count + 1) * terms)
+    found = turn @ minimise(loss, start).reshape(count + 1, terms)
+    slopes = np.zeros((features.shape[1], terms))
     slopes[:count] = found[1:]
     return found[0], slopes
 

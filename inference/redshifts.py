@@ -163,7 +163,9 @@ def tabulate(
     quantiles = density.icdf(_tensor(below.T)).numpy()
     ancil = dict(zip(QUANTILES, quantiles, strict=True))
     edges = np.concatenate([z[:1], 0.5 * (z[1:] + z[:-1]), z[-1:]])
-    mass = np.diff(pit_map.cdf(density.cdf(_tensor(edges)[:, None]).numpy().T), axis=1)
+    # A mapped CDF may fall by a rounding error where the density is all but zero.
+    below = pit_map.cdf(density.cdf(_tensor(edges)[:, None]).numpy().T)
+    mass = np.maximum(np.diff(below, axis=1), 0.0)
     pdf = mass / np.diff(edges)
     # A density that lies wholly beyond the grid is piled on its nearest end, where qp can hold it.
     beyond = mass.sum(1) < 1e-6

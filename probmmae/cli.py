@@ -520,7 +520,7 @@ def _train_photometric(
     task = bar.add_task("passes", total=passes_of(chosen.fit), terms="")
     model = fit(chosen, data, out, watch=lambda done: bar.update(task, completed=done))
     return (
-        f"Trained on {model.pit_law.galaxies} galaxies of {data} with {len(model.bands.names)} "
+        f"Trained on {model.trained_on} galaxies of {data} with {len(model.bands.names)} "
         f"bands, {chosen.catalogue.held_out:.0%} held out; the model is in {out}."
     )
 

@@ -257,12 +257,27 @@ def test_answers_of_held_out_galaxies(trained, table: Path) -> None:
     model, _ = trained
     sample = read_sample(model.recipe.catalogue, table)
     held = sample.take(sample.held_out(0.25))
-    assert model.pit_law.galaxies == len(sample) - len(held)
-    density = model.density(model.features(held.table))
+    assert model.trained_on == model.pit_law.galaxies == len(sample) - len(held)
+    features = model.features(held.table)
+    density = model.density(features)
     error = density.icdf(torch.full((1, len(held)), 0.5))[0] - held.z
     assert float(error.abs().median()) < 0.05
-    pit = model.pit_law.pit_map().cdf(density.cdf(held.z).double().numpy())
+    below = density.cdf(held.z).double().numpy()[:, None]
+    pit = model.pit_map(features, density).cdf(below)
     assert np.mean(np.abs(pit - 0.5) < 0.45) > 0.75
+
+
+def test_few_galaxies_leave_the_densities_as_they_are(table: Path, tmp_path: Path) -> None:
+    recipe = small_recipe()
+    few = read_sample(recipe.catalogue, table)
+    few = few.take(np.arange(len(few)) < 280)
+    model = fit(replace(recipe, fit=replace(recipe.fit, epochs=1)), few)
+    assert model.pit_law is None
+    galaxies = list(model.galaxies([table]))[:5]
+    grid = np.linspace(0, 1.5, 301)
+    said, raw = (model.tabulate(galaxies, grid, repair=repair) for repair in (True, False))
+    np.testing.assert_array_equal(said.pdf(grid), raw.pdf(grid))
+    assert "280 galaxies are too few" in said.ancil["repair"][0].decode()
 
 
 def test_command_line_trains_and_answers(table: Path, tmp_path: Path) -> None:

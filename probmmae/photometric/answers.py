@@ -1,7 +1,8 @@
 """Answers: from a trained photometry-only model and any galaxies to densities of redshift.
 
 A density is the average of the members', its CDF mapped by the law of the PIT that training found
-out of fold. It depends on the galaxy and the model alone, not on its neighbours in a batch.
+out of fold, given how bright the galaxy is and what the density says itself. It depends on the
+galaxy and the model alone, not on its neighbours in a batch.
 
 Axes: galaxy, band, point (of a grid).
 """
@@ -13,22 +14,25 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from probmmae.batch import PhotometryTable
-from probmmae.calibration.recalibrate import GlobalRecalibration
 from probmmae.checkpoint import read_folder
 from probmmae.dataset import Dataset
 from probmmae.formats import stream
 from probmmae.formats.opening import checked_path
 from probmmae.formats.tables import column_names
 from probmmae.galaxy import Galaxy
+from probmmae.inference.pit_law import LocalRecalibration
 from probmmae.inference.pit_map import PitMap
-from probmmae.inference.redshifts import tabulate
+from probmmae.inference.redshifts import exact, tabulate
 from probmmae.photometric.footprint import Footprint
 from probmmae.photometric.network import Features, PhotometricNetwork, features_of, mixture
 from probmmae.photometric.recipe import PhotometricRecipe, parse_photometric
 from probmmae.photometric.sample import Bands
 from probmmae.redshift import RedshiftDensity
+
+FloatArray = NDArray[np.float64]
 
 KIND = "photometry"
 """What checkpoint.json calls such a model."""
@@ -40,8 +44,11 @@ class PhotometricModel:
 
     recipe: PhotometricRecipe
     members: tuple[PhotometricNetwork, ...]
-    pit_law: GlobalRecalibration
-    """The law of the PIT out of fold, by which densities are repaired."""
+    pit_law: LocalRecalibration | None
+    """The law of the PIT out of fold, by which densities are repaired; None where galaxies were
+    too few to learn it from."""
+    trained_on: int
+    """Number of galaxies that it was trained on."""
     typical_errors: tuple[float, ...]
     """Of the training set, by band, nanomaggies."""
     footprint: Footprint
@@ -82,6 +89,12 @@ class PhotometricModel:
         with torch.no_grad():
             return mixture([member.density(features) for member in self.members])
 
+    def pit_map(self, features: Features, density: RedshiftDensity) -> PitMap:
+        """What repairs the densities of galaxies, a row each."""
+        if self.pit_law is None:
+            return PitMap.identity(len(features.own))
+        return self.pit_law.pit_map(covariates(features, density))
+
     def tabulate(
         self, galaxies: Sequence[Galaxy], grid: Any, *, repair: bool = True, **columns: Any
     ) -> Any:
@@ -96,18 +109,42 @@ class PhotometricModel:
         Raises:
             ValueError: A grid that does not increase from 0 or above.
         """
-        features = self.features(self.bands.table(galaxies))
-        said = "not repaired: it was not asked for"
-        pit_map = PitMap.identity()
-        if repair:
-            pit_map = self.pit_law.pit_map()
-            said = f"repaired: recalibrated out of fold on {self.pit_law.galaxies} galaxies"
-        rows = len(galaxies)
+        features, rows = self.features(self.bands.table(galaxies)), len(galaxies)
+        density, pit_map = self.density(features), PitMap.identity(rows)
+        if not repair:
+            said = "not repaired: it was not asked for"
+        elif self.pit_law is None:
+            said = f"not repaired: {self.trained_on} galaxies are too few to learn it from"
+        else:
+            said = f"repaired: recalibrated out of fold on {self.trained_on} galaxies"
+            pit_map = self.pit_map(features, density)
         return tabulate(
-            self.density(features), grid,
-            pit_map=PitMap(np.repeat(pit_map.knot_density, rows, axis=0)), repair=[said] * rows,
+            density, grid, pit_map=pit_map, repair=[said] * rows,
             unlike_training=self.footprint.unlike(features), **columns,
         )  # fmt: skip
+
+
+def covariates(features: Features, density: RedshiftDensity) -> dict[str, FloatArray]:
+    """What the law of the PIT depends on, known without the truth.
+
+    Args:
+        features: Of galaxies.
+        density: Of the same, as the members answer.
+
+    Returns:
+        Mean asinh magnitude of the bands that are there (natural logarithms of nanomaggies, so
+        that it grows with brightness), median and ln of the width (half of 16 to 84 %) of the
+        density, each of shape (galaxy,).
+    """
+    levels = torch.tensor([0.16, 0.5, 0.84], dtype=torch.float64)[:, None]
+    low, middle, high = exact(density).icdf(levels).numpy()
+    seen = features.visible.double()
+    bright = (features.typical[..., 0] * seen).sum(1) / seen.sum(1).clamp(min=1)
+    return {
+        "brightness": bright.numpy(),
+        "posterior median": middle,
+        "ln posterior width": np.log(np.maximum(high - low, 1e-7) / 2),
+    }
 
 
 def load_photometric(folder: Path) -> PhotometricModel:
@@ -140,7 +177,8 @@ def load_photometric(folder: Path) -> PhotometricModel:
         return PhotometricModel(
             recipe,
             tuple(members),
-            GlobalRecalibration.from_dict(info["repair"]),
+            None if info["repair"] is None else LocalRecalibration.from_dict(info["repair"]),
+            int(info["galaxies"]),
             tuple(info["typical_errors"]),
             Footprint.from_dict(info["footprint"]),
         )

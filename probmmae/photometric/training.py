@@ -3,7 +3,9 @@
 Members are fitted by maximum likelihood of ln(1 + z), with dropout, to the galaxies as they are:
 blurring their photometry by its errors would double the noise. For the map of the CDF every fold
 is answered by members that were fitted to the other folds, and the law of all their PIT values is
-learned (`probmmae.calibration.recalibrate`); the members that are kept are fitted to all folds.
+learned, given brightness and the answer's own median and width
+(`probmmae.calibration.recalibrate_local`): one law for all left bright galaxies too wide and faint
+ones too narrow. The members that are kept are fitted to all folds.
 
 Axes: galaxy.
 """
@@ -20,10 +22,11 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from probmmae.calibration.recalibrate import LEAST_GALAXIES, GlobalRecalibration, fit_global
+from probmmae.calibration.recalibrate_local import LEAST_GALAXIES, fit_local
 from probmmae.checkpoint import write_folder
 from probmmae.inference.pit_map import TERMS
-from probmmae.photometric.answers import KIND, PhotometricModel
+from probmmae.inference.redshifts import exact
+from probmmae.photometric.answers import KIND, PhotometricModel, covariates
 from probmmae.photometric.footprint import Footprint
 from probmmae.photometric.network import (
     LAYERS,
@@ -74,8 +77,8 @@ def train(
         "kind": KIND,
         "recipe": recipe.to_dict(),
         "data": data.name,
-        "galaxies": model.pit_law.galaxies,
-        "repair": model.pit_law.to_dict(),
+        "galaxies": model.trained_on,
+        "repair": None if model.pit_law is None else model.pit_law.to_dict(),
         "typical_errors": list(model.typical_errors),
         "footprint": asdict(model.footprint),
     }
@@ -112,30 +115,34 @@ def fit(
         features, sample.z, others, config, seed=seed + config.members,
         watch=None if watch is None else lambda done: watch(config.epochs + done),
     )  # fmt: skip
-    pit = np.zeros(len(sample))
-    for number in range(config.folds):
-        rows = fold == number
-        index = torch.from_numpy(rows)
-        members = blind[number * config.members : (number + 1) * config.members]
-        pit[rows] = _pit(members, features.take(index), sample.z[index])
-    law = fit_global(pit) if len(pit) >= LEAST_GALAXIES else _identity(len(pit))
+    law = None
+    if len(sample) >= LEAST_GALAXIES:
+        pit, told = _out_of_fold(features, sample.z, fold, blind)
+        law = fit_local(pit, told, generator=np.random.default_rng(seed), terms=TERMS)
     return PhotometricModel(
-        recipe, tuple(kept), law, tuple(typical.tolist()), Footprint.of(features)
+        recipe, tuple(kept), law, len(sample), tuple(typical.tolist()), Footprint.of(features)
     )
 
 
-def _identity(galaxies: int) -> GlobalRecalibration:
-    """Too few galaxies to learn a law from."""
-    return GlobalRecalibration((0.0,) * TERMS, 0.0, galaxies)
-
-
-def _pit(
-    members: list[PhotometricNetwork], features: Features, z: Float[Tensor, " galaxy"]
-) -> NDArray[np.float64]:
-    with torch.no_grad():
-        return np.asarray(
-            mixture([one.density(features) for one in members]).cdf(z).double().numpy()
-        )
+@torch.no_grad()
+def _out_of_fold(
+    features: Features,
+    z: Float[Tensor, " galaxy"],
+    fold: NDArray[np.int64],
+    blind: list[PhotometricNetwork],
+) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float64]]]:
+    """PIT and covariates of every galaxy, by the members that were fitted to other folds."""
+    pit = np.zeros(len(z))
+    told: dict[str, NDArray[np.float64]] = {}
+    folds = int(fold.max()) + 1
+    for number, members in enumerate(np.split(np.arange(len(blind)), folds)):
+        rows = (fold == number).nonzero()[0]
+        part = features.take(torch.from_numpy(rows))
+        density = mixture([blind[one].density(part) for one in members])
+        pit[rows] = exact(density).cdf(z[rows].double()).numpy()
+        for name, values in covariates(part, density).items():
+            told.setdefault(name, np.zeros(len(z)))[rows] = values
+    return pit, told
 
 
 def networks(
