@@ -172,7 +172,7 @@ def _ranks(found: list[dict[str, Any]], said: str) -> list[Figure]:
             "their band", sum(outside), n=len(found), goal=goal, met=not any(outside),
         )
     ]  # fmt: skip
-    low, high = np.quantile(draws, [0.05, 0.95], axis=0)
+    low, high = np.quantile(np.stack([one["nuts"] for one in found], axis=1), [0.05, 0.95], axis=0)
     inside = ((low <= truth) & (truth <= high)).mean(1)
     error = inside.std() / len(inside) ** 0.5
     mean = float(inside.mean())

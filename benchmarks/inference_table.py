@@ -37,7 +37,7 @@ def inference_table(results: dict[str, Any]) -> str:
         "",
         "| measured with the shipped model, and on simulated surveys | value | n | goal |",
         "|---|---|---|---|",
-        *(f"| {one['name']} | {_number(one)} | {_count(one)} | {one['goal'] or ''} |"
+        *(f"| {_name(one)} | {_number(one)} | {_count(one)} | {one['goal'] or ''} |"
           for one in rest),
         "",
         *_sizes(figures),
@@ -45,7 +45,7 @@ def inference_table(results: dict[str, Any]) -> str:
         f"{len(goals) - len(missed)} of {len(goals)} goals are met."
         + (" Missed:" if missed else ""),
         "",
-        *(f"- {one['name']}: {_number(one)} (goal: {one['goal']})" for one in missed),
+        *(f"- {_name(one)}: {_number(one)} (goal: {one['goal']})" for one in missed),
         "",
         f"From `benchmarks/results/inference.json`: `{results['command']}`.",
     ]  # fmt: skip
@@ -81,6 +81,10 @@ def _sizes(figures: Sequence[Figure]) -> list[str]:
         *(f"| {size} | {_number(row.get('posterior standard deviation'))} | "
           f"{_number(row.get('error'))} |" for size, row in rows.items()),
     ]  # fmt: skip
+
+
+def _name(one: Figure) -> str:
+    return str(one["name"]).replace("|", "\\|")
 
 
 def _count(one: Figure) -> str:
