@@ -50,6 +50,8 @@ class Used:
     """How many galaxies have each image, photometric band and kind of spectrum."""
     beyond: int = 0
     """Densities with more than 1 % of their probability beyond the redshift grid."""
+    narrow: int = 0
+    """Densities whose 90 % interval is narrower than two steps of the grid."""
     unlike: int = 0
     """Galaxies unlike the training set, of a model that says so."""
     repair: Counter[str] = field(default_factory=Counter)
@@ -79,6 +81,11 @@ class Used:
             said += f"; left out, for nothing was measured of them: {self.left_out}"
         if self.beyond:
             said += f"; with over 1 % of their probability beyond the grid: {self.beyond}"
+        if self.narrow:
+            said += (
+                f"; narrower than the grid can show, so that their quantiles are to be used or a "
+                f"smaller step: {self.narrow}"
+            )
         if self.unlike:
             said += f"; unlike the training set: {self.unlike}"
         for repair, count in self.repair.items():
@@ -131,6 +138,8 @@ def photoz(
             used.repair.update(f"redshift {one.decode()}" for one in table.ancil["repair"])
             used.unlike += int((table.ancil.get("unlike_training", np.zeros(1)) > 0).sum())
             used.beyond += int((table.ancil["inside_grid"] < 0.99).sum())
+            width = table.ancil["z_upper_90"] - table.ancil["z_lower_90"]
+            used.narrow += int((width < 2 * z_step).sum())
             append(table)
             if watch is not None:
                 watch(used.galaxies)

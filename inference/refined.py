@@ -4,7 +4,8 @@ The file is ArviZ's. Group `posterior` holds redshift (chain, draw, galaxy); `po
 flux (chain, draw, galaxy, wavelength) through the aperture of each galaxy's first spectrum;
 `refinement` how each was inferred: method, Pareto k of the amortised draws, ln of the evidence
 with its error, number of modes and, where NUTS ran, R-hat, effective draws and divergences (NaN
-where it did not).
+where it did not); `constant_data` the aperture, the redshift that was taken as known (NaN where
+none was) and what repair did.
 
 Axes: galaxy, draw, wavelength.
 """
@@ -19,10 +20,18 @@ from astropy import units as u
 from probmmae.galaxy import Galaxy
 from probmmae.inference.exact import Exact, exact_posterior
 from probmmae.inference.growing import whole_file
-from probmmae.inference.posterior import FLUX_ATTRIBUTES, WAVELENGTH_ATTRIBUTES, Model
+from probmmae.inference.posterior import (
+    FLUX_ATTRIBUTES,
+    WAVELENGTH_ATTRIBUTES,
+    Model,
+    SpectrumDraws,
+)
 
 if TYPE_CHECKING:
     import xarray
+
+_PLACE = ("dx", "dy", "diameter", "seeing")
+"""Of an aperture, arcsec."""
 
 
 def refine(
@@ -59,30 +68,39 @@ def refine(
     """
     rows: list[dict[str, Any]] = []
     left_out = 0
-    for galaxy in galaxies:
-        if not galaxy.spectra or not (galaxy.images or galaxy.photometry):
-            left_out += 1
-            continue
-        one = exact_posterior(model, galaxy, draws=draws, seed=seed, use_redshift=use_redshift)
-        spectrum = one.posterior.spectrum(wavelength, galaxy.spectra[0].aperture)
-        rows.append(
-            {
-                "galaxy": galaxy.id,
-                "redshift": spectrum.z,
-                "flux": spectrum.flux.value.astype(np.float32),
-                "told": _told(one),
-            }
-        )
-        if watch is not None:
-            watch(one)
-    if not rows:
-        raise ValueError(
-            f"Expected a galaxy with a spectrum and with images or photometry; got none of "
-            f"{left_out}. probmmae info says what a file holds."
-        )
     with whole_file(path) as partial:
+        for galaxy in galaxies:
+            if not galaxy.spectra or not (galaxy.images or galaxy.photometry):
+                left_out += 1
+                continue
+            one = exact_posterior(model, galaxy, draws=draws, seed=seed, use_redshift=use_redshift)
+            rows.append(_row(one, one.posterior.spectrum(wavelength, galaxy.spectra[0].aperture)))
+            if watch is not None:
+                watch(one)
+        if not rows:
+            raise ValueError(
+                f"Expected a galaxy with a spectrum and with images or photometry; got none of "
+                f"{left_out}. Add what it lacks: here a spectrum is weighed against what images "
+                "or photometry say (probmmae info says what a file holds)."
+            )
         _tree(rows, wavelength.to_value(u.AA)).to_netcdf(partial, engine="h5netcdf")
     return left_out
+
+
+def _row(one: Exact, spectrum: SpectrumDraws) -> dict[str, Any]:
+    """What the file holds of a galaxy."""
+    known = one.posterior.redshift.known
+    return {
+        "galaxy": one.posterior.galaxy.id,
+        "redshift": spectrum.z,
+        "flux": spectrum.flux.value.astype(np.float32),
+        "told": _told(one),
+        "constant": {
+            **{name: getattr(spectrum.aperture, name) for name in _PLACE},
+            "redshift_given": np.nan if known is None else known,
+            "repair": spectrum.repair,
+        },
+    }
 
 
 def _told(one: Exact) -> dict[str, Any]:
@@ -110,6 +128,11 @@ def _tree(rows: list[dict[str, Any]], wavelength: np.ndarray) -> "xarray.DataTre
         np.stack([row[name] for row in rows], axis=1)[None] for name in ("redshift", "flux")
     )
     told = {name: ("galaxy", [row["told"][name] for row in rows]) for name in rows[0]["told"]}
+    constant = {
+        name: ("galaxy", [row["constant"][name] for row in rows],
+               {"units": "arcsec"} if name in _PLACE else {})
+        for name in rows[0]["constant"]
+    }  # fmt: skip
     tree = xarray.DataTree.from_dict(
         {
             "/posterior": xarray.Dataset(
@@ -120,6 +143,7 @@ def _tree(rows: list[dict[str, Any]], wavelength: np.ndarray) -> "xarray.DataTre
                 coords={**steps, "wavelength": ("wavelength", wavelength, WAVELENGTH_ATTRIBUTES)},
             ),
             "/refinement": xarray.Dataset(told, coords=names),
+            "/constant_data": xarray.Dataset(constant, coords=names),
         }
     )
     tree.attrs = {"inference_library": "probmmae"}

@@ -171,6 +171,7 @@ def photoz(
     A model of photometry alone reads tables by the columns it was trained on, unless told others.
     """
     with _one_line_errors(), _progress() as bar:
+        _apart(output, files)
         from probmmae.inference.catalog import photoz as run
         from probmmae.loading import load
         from probmmae.photometric.answers import PhotometricModel
@@ -224,6 +225,7 @@ def spectrum(
 ) -> None:
     """Posterior spectra through apertures anywhere on the galaxies, as ArviZ netCDF."""
     with _one_line_errors(), _progress() as bar:
+        _apart(output, files)
         from astropy import units as u
 
         from probmmae.galaxy import Aperture
@@ -282,6 +284,7 @@ def cube(
 ) -> None:
     """Posterior IFU cube of a galaxy, with maps of its lines, as MaNGA-like FITS."""
     with _one_line_errors(), _progress() as bar:
+        _apart(output, [file])
         from astropy import units as u
 
         from probmmae import spaxels
@@ -338,6 +341,7 @@ def refine(
     Pareto k of the weights says for which galaxies they are enough; the others are sampled.
     """
     with _one_line_errors(), _progress() as bar:
+        _apart(output, files)
         from astropy import units as u
 
         from probmmae.inference.exact import Exact
@@ -578,6 +582,20 @@ def _progress(*columns: str) -> Progress:
         TimeElapsedColumn(), TimeRemainingColumn(), *columns,
         console=Console(stderr=True), transient=not sys.stderr.isatty(),
     )  # fmt: skip
+
+
+def _apart(output: Path, files: list[Path]) -> None:
+    """Refuse to write over what is read.
+
+    Raises:
+        ValueError: The output is one of the files.
+    """
+    for file in files:
+        if output.exists() and file.exists() and output.samefile(file):
+            raise ValueError(
+                f"Expected an output other than the input; got {output} as both. Name another "
+                "file: nothing was written."
+            )
 
 
 def _model(checkpoint: Path | None) -> Any:

@@ -117,6 +117,24 @@ def test_spectrum_without_redshift_or_plot(shards: str, tmp_path: Path, checkpoi
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("verb", ["photoz", "spectrum", "cube", "refine"])
+def test_what_is_read_is_not_written_over(verb: str, tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("id,g,eg\none,20,0.1\n")
+    refused = call(verb, table, "-o", tmp_path / "." / "table.csv")
+    assert refused.exit_code == 2
+    assert "Expected an output other than the input" in refused.stderr
+    assert table.read_text().startswith("id,g,eg")
+
+
+def test_densities_that_a_grid_cannot_show_are_told(
+    shards: str, tmp_path: Path, checkpoint: str
+) -> None:
+    asked = ("photoz", shards, "-o", tmp_path / "z.hdf5", "--checkpoint", checkpoint)
+    assert "narrower than the grid can show" not in done(*asked)
+    assert "narrower than the grid can show" in done(*asked, "--z-step", "0.79")
+
+
 def test_simulate_does_not_depend_on_the_processes(tmp_path: Path) -> None:
     for workers in (0, 2):
         said = done(
