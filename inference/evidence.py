@@ -45,15 +45,16 @@ class FilterFlux:
     """The flux of a galaxy through a filter and an aperture.
 
     Args:
-        flux: AB flux, a Quantity in nanomaggies, Jy or the like.
-        error: Its standard error, such a Quantity.
+        flux: AB flux, a Quantity in nanomaggies, Jy, ABmag or the like.
+        error: Its standard error, a Quantity in a linear unit.
         wavelength: Where the response is given: vacuum, increasing, a Quantity of shape (pixel,).
         response: Photons counted of those that arrive, in any unit, shape (pixel,).
         aperture: Through which; by default 1.5 arcsec on the centre.
 
     Raises:
-        TypeError, UnitConversionError: A number without its unit, or a unit of something else.
-        ValueError: A curve that is no response, or an error that is not positive.
+        TypeError, UnitConversionError: A number without its unit, a unit of something else, or an
+            error in magnitudes.
+        ValueError: A curve that is no response, or an error that is not positive and finite.
     """
 
     flux: float
@@ -70,11 +71,15 @@ class FilterFlux:
     ) -> None:
         grid = number(wavelength, u.AA, "the wavelengths of a filter")
         curve = np.asarray(response, dtype=float)
-        increasing = grid.ndim == 1 and len(grid) > 1 and bool(np.all(np.diff(grid) > 0))
-        if not increasing or curve.shape != grid.shape or (curve < 0).any() or not curve.any():
+        paired = grid.ndim == 1 and len(grid) > 1 and curve.shape == grid.shape
+        finite = paired and bool(np.isfinite([grid, curve]).all())
+        increasing = finite and bool((np.diff(grid) > 0).all() and grid[0] > 0)
+        if not increasing or (curve < 0).any() or len(_responding(grid, curve)) < 2:
             raise ValueError(
-                "Expected increasing wavelengths and as many responses, none negative and not all "
-                f"zero; got shapes {grid.shape} and {curve.shape}. Check the filter's curve."
+                "Expected increasing wavelengths and as many responses, all finite, none negative "
+                "and at least two above a thousandth of the largest; got wavelengths of shape "
+                f"{grid.shape} and responses of shape {curve.shape}: {curve}. Check the filter's "
+                "curve."
             )
         _keep(
             self,
@@ -112,7 +117,7 @@ class FilterFlux:
         The weights are nanomaggies per 1e-17 erg/s/cm2/Angstrom, for a detector that counts
         photons.
         """
-        inside = self.wavelength[self.response > 1e-3 * self.response.max()]
+        inside = _responding(self.wavelength, self.response)
         edges = np.linspace(inside[0], inside[-1], pixels + 1)
         grid = 0.5 * (edges[1:] + edges[:-1])
         response = np.interp(grid, self.wavelength, self.response)
@@ -131,7 +136,7 @@ class LineFlux:
 
     Raises:
         TypeError, UnitConversionError: A number without its unit, or a unit of something else.
-        ValueError: An unknown line, or an error that is not positive.
+        ValueError: An unknown line, or an error that is not positive and finite.
     """
 
     line: str
@@ -147,21 +152,55 @@ class LineFlux:
         _keep(self, line=line, **told, aperture=_aperture(aperture))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Evidence:
-    """All that was measured anew of one galaxy."""
+    """All that was measured anew of one galaxy.
 
-    spectra: Sequence[Spectrum] = ()
-    filters: Sequence[FilterFlux] = ()
-    lines: Sequence[LineFlux] = ()
+    Args:
+        spectra: Any number of `Spectrum`.
+        filters: Any number of `FilterFlux`.
+        lines: Any number of `LineFlux`.
 
-    def __post_init__(self) -> None:
-        """There is something."""
+    Raises:
+        TypeError: Something else than lists or tuples of these.
+        ValueError: None of them.
+    """
+
+    spectra: tuple[Spectrum, ...]
+    filters: tuple[FilterFlux, ...]
+    lines: tuple[LineFlux, ...]
+
+    def __init__(self, spectra: Any = (), filters: Any = (), lines: Any = ()) -> None:
+        _keep(
+            self,
+            spectra=_all(spectra, Spectrum, "spectra"),
+            filters=_all(filters, FilterFlux, "filters"),
+            lines=_all(lines, LineFlux, "lines"),
+        )
         if not (self.spectra or self.filters or self.lines):
             raise ValueError(
                 "Expected at least one spectrum, filter flux or line flux; got none. "
                 "Without evidence the network's answer is the posterior."
             )
+
+    def check_reach(self, lowest: float, highest: float) -> None:
+        """The templates reach a part of each spectrum and filter at redshifts between two.
+
+        Raises:
+            ValueError: One lies outside, whatever the redshift.
+        """
+        rest = load_templates().wavelength
+        blue, red = float(rest[0]) * (1 + lowest), float(rest[-1]) * (1 + highest)
+        grids = [("spectrum", one.wavelength[one.ivar > 0]) for one in self.spectra]
+        grids += [("filter", _responding(one.wavelength, one.response)) for one in self.filters]
+        for what, grid in grids:
+            if grid[-1] <= blue or grid[0] >= red:
+                at = f"{lowest:.3g}" + (f" to {highest:.3g}" if highest > lowest else "")
+                raise ValueError(
+                    f"Expected evidence between {blue:.0f} and {red:.0f} Angstrom, which the "
+                    f"templates reach at a redshift of {at}; got a {what} at {grid[0]:.0f} to "
+                    f"{grid[-1]:.0f} Angstrom. Leave it out."
+                )
 
     def measured(self) -> "Measured":
         """As tensors, of one galaxy."""
@@ -351,13 +390,37 @@ def _measured(
     flux: Any, error: Any, unit: Any, what: str, equivalencies: Any = ()
 ) -> dict[str, float]:
     value = number(flux, unit, what, equivalencies=equivalencies)
+    scale = getattr(error, "unit", None)
+    if isinstance(scale, u.LogUnit) or scale == u.mag:
+        raise u.UnitConversionError(
+            f"Expected the error of {what} in a linear unit, such as {unit}; got {error}. Give "
+            "flux and error in a linear unit; of m +/- s mag the error is ln(10) / 2.5 * s * flux."
+        )
     spread = number(error, unit, f"the error of {what}", equivalencies=equivalencies)
-    if value.shape != () or spread.shape != () or not np.isfinite(value) or not spread > 0:
+    single = value.shape == spread.shape == ()
+    if not single or not np.isfinite([value, spread]).all() or spread <= 0:
         raise ValueError(
-            f"Expected {what} as one finite number with a positive error, in {unit}; got "
+            f"Expected {what} as one number with a positive error, both finite, in {unit}; got "
             f"{value} +/- {spread}. Leave out what was not measured."
         )
     return {"flux": float(value), "error": float(spread)}
+
+
+def _all(values: Any, kind: type, name: str) -> tuple[Any, ...]:
+    listed = isinstance(values, list | tuple)
+    wrong = [one for one in values if not isinstance(one, kind)] if listed else [values]
+    if wrong:
+        raise TypeError(
+            f"Expected {name} as a list of {kind.__name__} objects; got "
+            f"{'one that is a' if listed else 'a bare'} {type(wrong[0]).__name__}. Write "
+            f"Evidence({name}=[{kind.__name__}(...)])."
+        )
+    return tuple(values)
+
+
+def _responding(wavelength: np.ndarray, response: np.ndarray) -> np.ndarray:
+    """Wavelengths where a filter responds with more than a thousandth of its largest."""
+    return wavelength[response > 1e-3 * response.max()]
 
 
 def _aperture(aperture: Any) -> Aperture:

@@ -8,6 +8,7 @@ amortised one: redshifts, spectra at any aperture, cubes, exports.
 Axes: draw, component, query, latent.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,9 +25,12 @@ from probmmae.inference.posterior import Model, Posterior
 from probmmae.inference.repair import untouched
 from probmmae.inference.target import Source
 from probmmae.redshift import RedshiftDensity
+from probmmae.scan import SHIFTS, STEP
 
 _COMPONENTS = 256
 """Most draws that a redshift density is made of."""
+_HIGHEST = math.expm1(SHIFTS * STEP)
+"""Redshift up to which the network looks for it."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +54,18 @@ class Exact:
         """How the draws were made: "importance" or "nuts"."""
         return "importance" if self.modes is None else "nuts"
 
+    def __repr__(self) -> str:
+        return (
+            f"Exact(method={self.method!r}, pareto_k={self.pareto_k:.2f}, "
+            f"log_evidence={self.log_evidence:.2f} +/- {self.log_evidence_error:.2f}, "
+            f"draws={self.posterior.draws.z.shape[1]})"
+        )
+
 
 def exact_posterior(
-    model: Model,
-    galaxy: Galaxy,
-    evidence: Evidence | None = None,
+    model: Any,
+    galaxy: Any,
+    evidence: Any = None,
     *,
     draws: int = 200,
     seed: int = 0,
@@ -65,25 +76,33 @@ def exact_posterior(
     """The posterior of a galaxy by the model's own density.
 
     Args:
-        model: The trained model.
-        galaxy: What the network conditions on.
-        evidence: What is new. By default the galaxy's own spectra: they are then kept from the
-            network's context and weighed exactly instead.
+        model: The trained `Model`.
+        galaxy: The `Galaxy` on which the network conditions.
+        evidence: What is new, as `Evidence`. By default the galaxy's own spectra: they are then
+            kept from the network's context and weighed exactly instead.
         draws: Draws of the answer.
         seed: Of all that is random.
         use_redshift: Whether a redshift that the galaxy carries counts as known.
         proposals: Draws of the network that are weighed.
-        warmup: Steps of NUTS before its draws.
+        warmup: Steps of NUTS before its draws; more where its chains disagree.
 
     Raises:
-        ValueError: Nothing is left to condition on, or the galaxy has no spectra and no evidence
-            was given.
+        TypeError: Something else than a model, a galaxy or evidence.
+        ValueError: Nothing is left to condition on, the galaxy has no spectra and no evidence was
+            given, the evidence lies where the templates do not reach, or less than one draw.
 
     Warns:
         UserWarning: The chains of NUTS disagree.
     """
+    _check_kind(model, Model, "a Model", "Load it: model = probmmae.load().")
+    _check_kind(galaxy, Galaxy, "one Galaxy", "Call this for each of several.")
+    if draws < 1:
+        raise ValueError(f"Expected at least 1 draw; got {draws}. 200 is usual.")
     if evidence is None:
         evidence, galaxy = _taken_apart(galaxy)
+    _check_kind(evidence, Evidence, "an Evidence", "Write Evidence(lines=[...]) or the like.")
+    known = galaxy.redshift if use_redshift else None
+    evidence.check_reach(*((0.0, _HIGHEST) if known is None else (known, known)))
     start = model.condition(
         galaxy, draws=1, seed=seed, use_redshift=use_redshift, repair=False
     )  # fmt: skip
@@ -121,6 +140,11 @@ def exact_posterior(
         start, draws=held, density=density, repair=untouched(f"exact density, by {method}")
     )
     return Exact(posterior, evidence, float(weights.pareto_k), *told, modes)
+
+
+def _check_kind(value: Any, kind: type, what: str, instead: str) -> None:
+    if not isinstance(value, kind):
+        raise TypeError(f"Expected {what}; got {type(value).__name__}. {instead}")
 
 
 def _taken_apart(galaxy: Galaxy) -> tuple[Evidence, Galaxy]:

@@ -35,6 +35,8 @@ from probmmae.inference.target import Source, log_density
 TOYS = toys(count=3, spectra=2, pixels=60)
 FLUX = u.Unit(1e-17 * u.erg / u.s / u.cm**2)
 THERE = Aperture(1 * u.arcsec, 0 * u.arcsec)
+LINE = LineFlux("H-alpha", 20 * FLUX, 5 * FLUX)
+LINE_ALONE = Evidence(lines=[LINE])
 
 
 def faint_spectrum():
@@ -45,6 +47,14 @@ def faint_spectrum():
     grid, flux, ivar = told
     return Spectrum.in_batch_units(
         grid, flux, ivar=1e-3 * ivar, sigma=whole.sigma[part], aperture=whole.aperture
+    )
+
+
+def infrared_spectrum(first=3e4):
+    """From there on, in Angstrom."""
+    grid = first + 10.0 * np.arange(100)
+    return Spectrum.in_batch_units(
+        grid, np.ones(100), ivar=np.ones(100), sigma=np.full(100, 10.0), aperture=THERE
     )
 
 
@@ -232,6 +242,8 @@ def test_the_answer_is_a_posterior_like_any_other(exact, tmp_path):
     assert drawn.flux.shape == (50, 50)
     drawn.to_fits(tmp_path / "one.fits")
     assert posterior.to_arviz(grid)["posterior"]["redshift"].shape == (1, 50)
+    assert repr(exact).startswith(f"Exact(method='{exact.method}', pareto_k=")
+    assert repr(exact).endswith(", draws=50)")
     if exact.method == "nuts":
         assert exact.modes.to_arviz()["posterior"]["u"].dims == (
             "chain",
@@ -302,6 +314,53 @@ def test_refine_from_the_command_line(tmp_path, monkeypatch):
 def test_what_is_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def filter_of(response, *, flux=3 * u.nmgy, error=1 * u.nmgy):
+    return FilterFlux(flux, error, wavelength=[5000, 5500, 6000] * u.AA, response=response)
+
+
+def band(centre, **asked):
+    """What is asked of a galaxy, given a narrow band at that many Angstrom."""
+    told = FilterFlux.narrow(centre * u.AA, 80 * u.AA, flux=3 * u.nmgy, error=1 * u.nmgy)
+    return exact_of(Evidence(filters=[told]), **asked)
+
+
+def exact_of(evidence=LINE_ALONE, *, model=None, galaxy=None, **asked):
+    galaxy = replace(some_galaxy(), spectra=()) if galaxy is None else galaxy
+    return exact_posterior(model or Model(tiny_network()), galaxy, evidence, **asked)
+
+
+WRONG = {
+    "an error in ABmag": lambda: filter_of([1, 1, 1], flux=20 * u.ABmag, error=0.1 * u.ABmag),
+    "an error in mag": lambda: filter_of([1, 1, 1], flux=20 * u.ABmag, error=0.1 * u.mag),
+    "an infinite error": lambda: LineFlux("H-alpha", 30 * FLUX, np.inf * FLUX),
+    "a response at one point": lambda: filter_of([0, 1, 0]),
+    "a response of NaN": lambda: filter_of([np.nan] * 3),
+    "a line that stands alone": lambda: Evidence(lines=LINE),
+    "the name of a line": lambda: Evidence(lines=["H-alpha"]),
+    "a line among filters": lambda: Evidence(filters=[LINE]),
+    "a line as evidence": lambda: exact_of(LINE),
+    "several galaxies": lambda: exact_of(galaxy=[some_galaxy()]),
+    "the name of a model": lambda: exact_of(model="shipped"),
+    "no draws": lambda: exact_of(draws=0),
+    "a filter at 600 Angstrom": lambda: band(600),
+    "a filter at 6 micron": lambda: band(6e4),
+    "a filter beyond a known redshift": lambda: band(1.5e4, galaxy=some_galaxy(z=0.1)),
+    "a spectrum at 3 micron": lambda: exact_of(Evidence(spectra=[infrared_spectrum()])),
+}
+
+
+@pytest.mark.parametrize("make", WRONG.values(), ids=WRONG.keys())
+def test_wrong_input_is_told_what_was_expected(make):
+    with pytest.raises((TypeError, ValueError), match=r"Expected .*; got .*\. .*\.$"):
+        make()
+
+
+def test_evidence_may_overlap_with_the_templates_in_part():
+    Evidence(
+        filters=[filter_of([1, 1, 1])], spectra=[faint_spectrum(), infrared_spectrum(first=1.8e4)]
+    ).check_reach(0.0, 0.7)
 
 
 def test_units_are_asked_for():
