@@ -13,6 +13,10 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from probmmae.inference.growing import qp_file
+from probmmae.inference.population import checked_edges, described
+
+_NORMALISED = 1e-3
+"""How far from one the integral of n(z) may be."""
 
 
 def n_of_z_ensemble(density: ArrayLike, edges: ArrayLike) -> Any:
@@ -26,7 +30,8 @@ def n_of_z_ensemble(density: ArrayLike, edges: ArrayLike) -> Any:
         edges: Borders of the cells, shape (edge,).
 
     Raises:
-        ValueError: Shapes that disagree, or a negative density.
+        ValueError: Shapes that disagree, edges that do not increase from 0 or above, nothing to
+            hand over, or a density that is negative, not finite, or whose integral is not 1.
     """
     import qp
 
@@ -58,7 +63,8 @@ def sacc_tracers(
         name: Of the sample; tracers are called name_0, name_1 and so on.
 
     Raises:
-        ValueError: Shapes that disagree, or a negative density.
+        ValueError: Shapes that disagree, edges that do not increase from 0 or above, nothing to
+            hand over, or a density that is negative, not finite, or whose integral is not 1.
     """
     rows, borders = _checked(density, edges)
     middle = 0.5 * (borders[1:] + borders[:-1])
@@ -76,12 +82,24 @@ def sacc_tracers(
 def _checked(
     density: ArrayLike, edges: ArrayLike
 ) -> tuple[Float[np.ndarray, "bin draw cell"], Float[np.ndarray, " edge"]]:
-    rows, borders = np.asarray(density, dtype=float), np.asarray(edges, dtype=float)
+    rows, borders = np.asarray(density, dtype=float), checked_edges(edges)
     rows = rows[None] if rows.ndim == 2 else rows
-    if rows.ndim != 3 or borders.shape != (rows.shape[-1] + 1,) or (rows < 0).any():
+    if (
+        rows.ndim != 3
+        or rows.size == 0
+        or rows.shape[-1] != len(borders) - 1
+        or not np.isfinite(rows).all()
+        or (rows < 0).any()
+    ):
         raise ValueError(
-            "Expected n(z) of shape (bin, draw, cell) or (draw, cell), none negative, and one "
-            f"edge more than cells; got shapes {np.shape(density)} and {borders.shape}. Pass "
+            "Expected n(z) of shape (bin, draw, cell) or (draw, cell), finite, none negative, and "
+            f"one edge more than cells; got {described(density)}, and {len(borders)} edges. Pass "
             "population.density and population.edges."
+        )
+    integral = rows @ np.diff(borders)
+    if np.abs(integral - 1).max() > _NORMALISED:
+        raise ValueError(
+            f"Expected n(z) per unit redshift, integral 1; got integrals from {integral.min():.4g}"
+            f" to {integral.max():.4g}. Divide by them, and shares by the widths of the cells."
         )
     return rows, borders

@@ -31,6 +31,7 @@ References:
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import jax
@@ -60,6 +61,8 @@ _SETTLED = 1e-2
 """Squared length of the last Newton step, in posterior standard deviations."""
 _LEFT_OUT = 1e-3
 """Most mass of a sample that may lie in cells that the training sample did not fill."""
+_ROUNDING = 1e-6
+"""How far below zero a mass may be: a CDF falls by its rounding errors where p(z) is all but 0."""
 
 
 @dataclass(frozen=True)
@@ -119,26 +122,34 @@ class Population:
         ):
             raise ValueError(
                 f"Expected a probability in (0, 1] for each of {len(self.interim)} cells; got "
-                f"shape {probability.shape}. Leave out cells where nothing is detected."
+                f"{described(probability)}. Leave out cells where nothing is detected."
             )
         parent = self.density / probability
         return np.asarray(parent / (parent @ np.diff(self.edges))[:, None])
 
 
 def cell_masses(
-    density: RedshiftDensity, edges: ArrayLike, out: np.ndarray | None = None
+    density: Any, edges: ArrayLike, out: np.ndarray | None = None
 ) -> Float[np.ndarray, "galaxy cell"]:
     """The probability of every galaxy in every cell, single precision.
 
     Args:
-        density: p(z | c) of many galaxies.
+        density: p(z | c) of many galaxies, a `RedshiftDensity`.
         edges: Borders of the cells, increasing, shape (edge,).
         out: Where to write, shape (galaxy, cell): a memory map, for one.
 
     Raises:
-        ValueError: Edges that do not increase from 0 or above.
+        TypeError: Something else than a density of many galaxies.
+        ValueError: Edges that are not finite, or do not increase from 0 or above.
     """
-    at = torch.as_tensor(_increasing(edges))[:, None]
+    if not isinstance(density, RedshiftDensity) or density.loc.ndim != 2:
+        found = f" of shape {tuple(density.loc.shape)}" if hasattr(density, "loc") else ""
+        raise TypeError(
+            "Expected a RedshiftDensity of shape (galaxy, component); got "
+            f"{type(density).__name__}{found}. Of one posterior pass posterior.redshift."
+            "density[None]."
+        )
+    at = torch.as_tensor(checked_edges(edges))[:, None]
     galaxies = density.loc.shape[0]
     if out is None:
         out = np.empty((galaxies, len(at) - 1), dtype=np.float32)
@@ -154,38 +165,47 @@ def infer(
     edges: ArrayLike,
     *,
     interim: ArrayLike,
-    key: Array,
-    draws: int = 500,
-    warmup: int = 300,
-    chains: int = 2,
+    key: Any,
+    draws: Any = 500,
+    warmup: Any = 300,
+    chains: Any = 2,
 ) -> Population:
     """The redshift distribution of a sample, from its galaxies' posteriors.
 
     Args:
-        masses: Probability of every galaxy in every cell, shape (galaxy, cell): an array, a memory
-            map, anything whose slices of rows are arrays.
+        masses: Probability of every galaxy in every cell, shape (galaxy, cell): a list, an array,
+            a memory map, anything with a shape whose slices of rows are arrays.
         edges: Borders of the cells, increasing, shape (edge,).
         interim: Share of the training sample's redshifts in each cell, shape (cell,), after the
             same selection as the sample's; need not sum to 1.
         key: A jax random key.
-        draws: Draws of each chain.
+        draws: Draws of each chain, at least 4: R-hat compares halves of chains.
         warmup: Steps before them.
         chains: Chains.
 
     Raises:
+        TypeError: `key` is no jax random key.
         ValueError: Edges that do not increase from 0 or above, masses or an interim prior of
-            another shape or negative, a galaxy that has no mass in any cell that the training
-            sample filled, or a sample with more than a thousandth of its mass in others.
+            another shape, negative or not finite, a galaxy that has no mass in any cell that the
+            training sample filled, a sample with more than a thousandth of its mass in others,
+            or a number of draws, steps or chains that cannot be.
     """
-    borders = _increasing(edges)
-    cells = len(borders) - 1
-    prior = _interim(interim, cells)
-    if len(masses) < 1 or masses.shape[1:] != (cells,):
-        raise ValueError(
-            f"Expected the masses of at least one galaxy in {cells} cells; got shape "
-            f"{masses.shape}. Make them with cell_masses."
-        )
-    _check_support(masses, prior, borders)
+    borders = checked_edges(edges)
+    prior = _interim(interim, len(borders) - 1)
+    for name, count, least in (("draws", draws, 4), ("warmup", warmup, 1), ("chains", chains, 1)):
+        if not isinstance(count, Integral) or int(count) < least:
+            raise ValueError(
+                f"Expected {name} to be a whole number, at least {least}; got {count!r}. Leave "
+                "it out to take the default."
+            )
+    try:
+        first, second = jax.random.split(key)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"Expected one jax random key; got {type(key).__name__} of shape {np.shape(key)}. "
+            "jax.random.key(0) is one."
+        ) from error
+    masses = _checked_masses(masses, prior, borders)
     root, mode, hessian = _best(masses, prior, borders)
     few = len(masses) <= EXACT
     ratio = _ratio(root, prior, mode)
@@ -197,7 +217,6 @@ def infer(
         expansion = _expansion(masses, ratio, prior)
         data = tuple(jnp.asarray(part, jnp.float32) for part in expansion)
     white = np.linalg.inv(np.linalg.cholesky(hessian)).T
-    first, second = jax.random.split(key)
     away = 0.5 * np.asarray(jax.random.normal(first, (chains, len(mode))), dtype=float)
     found = sample(
         _density_of_rows if few else _density_expanded,
@@ -241,15 +260,29 @@ def tomographic(
         seed: Of the bootstrap.
 
     Raises:
-        ValueError: Not one bin number for each galaxy, or no galaxy in any bin.
+        ValueError: Not one whole bin number for each galaxy, a bin without galaxies, or masses
+            that `infer` refuses.
     """
-    number = np.asarray(bins)
-    if number.shape != (len(masses),) or number.max(initial=-1) < 0:
-        raise ValueError(
-            f"Expected the bin of each of {len(masses)} galaxies, counted from 0; got shape "
-            f"{number.shape}. Put galaxies in no bin in -1."
-        )
     prior = population.interim
+    masses = _checked_masses(masses, prior, population.edges)
+    number = np.asarray(bins)
+    if (
+        number.shape != (len(masses),)
+        or number.dtype.kind not in "iu"
+        or number.min() < -1
+        or number.max() < 0
+    ):
+        raise ValueError(
+            f"Expected the bin of each of {len(masses)} galaxies as whole numbers from 0, or -1; "
+            f"got {number.dtype} of {described(number)}. Put galaxies in no bin in -1."
+        )
+    used = np.unique(number[number >= 0])
+    empty = np.flatnonzero(used != np.arange(len(used)))
+    if empty.size:
+        raise ValueError(
+            f"Expected galaxies in every bin from 0 to {used[-1]}; got none in bin {empty[0]}. "
+            "Number the bins without gaps."
+        )
     ratio = np.divide(
         population.share, prior, out=np.zeros_like(population.share), where=prior > 0
     )
@@ -265,12 +298,27 @@ def tomographic(
     return np.asarray(total / total.sum(-1, keepdims=True) / np.diff(population.edges))
 
 
-def _increasing(edges: ArrayLike) -> Float[np.ndarray, " edge"]:
+def described(values: ArrayLike) -> str:
+    """What errors say of an array: its shape, how much of it is not finite, and its range."""
+    array = np.asarray(values, dtype=float)
+    finite = array[np.isfinite(array)]
+    extent = f", from {finite.min():.4g} to {finite.max():.4g}" if finite.size else ""
+    return f"shape {array.shape}, {array.size - finite.size:,} NaN or infinite{extent}"
+
+
+def checked_edges(edges: ArrayLike) -> Float[np.ndarray, " edge"]:
+    """Borders of at least two cells.
+
+    Raises:
+        ValueError: Edges that are not finite, or do not increase from 0 or above.
+    """
     borders = np.asarray(edges, dtype=float)
-    if borders.ndim != 1 or len(borders) < 3 or borders[0] < 0 or np.any(np.diff(borders) <= 0):
+    line = borders.ravel()
+    back = int((line[1:] <= line[:-1]).sum())
+    if borders.ndim != 1 or line.size < 3 or not np.isfinite(line).all() or line[0] < 0 or back:
         raise ValueError(
-            f"Expected at least three increasing redshifts >= 0; got shape {borders.shape}. "
-            "numpy.linspace(0, 1.5, 61) is such a list of edges."
+            f"Expected at least three increasing redshifts >= 0; got {described(borders)}, {back} "
+            "not above the one before. numpy.linspace(0, 1.5, 61) is such a list of edges."
         )
     return borders
 
@@ -279,18 +327,32 @@ def _interim(interim: ArrayLike, cells: int) -> Float[np.ndarray, " cell"]:
     share = np.asarray(interim, dtype=float)
     if share.shape != (cells,) or np.any(share < 0) or not 0 < share.sum() < np.inf:
         raise ValueError(
-            f"Expected the training sample's share in each of {cells} cells, none negative; got "
-            f"shape {share.shape}. numpy.histogram of its redshifts gives it."
+            f"Expected the training sample's share in each of {cells} cells, none negative, not "
+            f"all zero; got {described(share)}. numpy.histogram of its redshifts gives it."
         )
     return np.asarray(share / share.sum())
 
 
-def _check_support(masses: Any, prior: np.ndarray, edges: np.ndarray) -> None:
-    """Every galaxy has mass where the training sample has galaxies, and hardly any elsewhere."""
+def _checked_masses(masses: Any, prior: np.ndarray, edges: np.ndarray) -> Any:
+    """The masses, a list as an array: finite, none negative, and where they can be used.
+
+    Every galaxy has mass where the training sample has galaxies, and hardly any elsewhere.
+    """
+    masses = masses if hasattr(masses, "shape") else np.asarray(masses, dtype=float)
+    if masses.shape[1:] != prior.shape or len(masses) < 1:
+        raise ValueError(
+            f"Expected the masses of at least one galaxy in {len(prior)} cells; got shape "
+            f"{tuple(masses.shape)}. Make them with cell_masses."
+        )
     filled = prior > 0
     total, lost = np.zeros(len(prior)), 0
     for rows in _chunks(len(masses), _ROWS):
         some = np.asarray(masses[rows], dtype=np.float32)
+        if not (np.isfinite(some).all() and some.min() >= -_ROUNDING):
+            raise ValueError(
+                f"Expected finite masses, none negative; got {described(some)}, in galaxies from "
+                f"{rows.start:,} on. Make them with cell_masses, of galaxies that have a p(z)."
+            )
         total += some.sum(0, dtype=float)
         lost += int((some[:, filled].sum(1) <= 0).sum())
     beyond = total[~filled].sum()
@@ -308,6 +370,7 @@ def _check_support(masses: Any, prior: np.ndarray, edges: np.ndarray) -> None:
             "Expected every galaxy to have mass in some cell that the training sample filled; "
             f"got {lost:,} that have none. Leave them out, or let the cells reach further."
         )
+    return masses
 
 
 def _chunks(count: int, size: int) -> Iterator[slice]:

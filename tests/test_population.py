@@ -5,6 +5,8 @@ each), the coverage of 90 % intervals over 3 surveys of about 15 independent num
 binomial standard deviations.
 """
 
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from scipy import stats
 from probmmae.inference import population
 from probmmae.inference.handoff import n_of_z_ensemble, sacc_tracers, write_n_of_z
 from probmmae.inference.population import Population, cell_masses, infer, tomographic
+from probmmae.inference.redshifts import RedshiftPosterior
 from probmmae.redshift import RedshiftDensity
 
 EDGES = np.linspace(0, 1.5, 31)
@@ -205,6 +208,113 @@ def test_what_a_population_refuses():
     for bins in (np.zeros(4), np.full(5, -1)):
         with pytest.raises(ValueError, match="the bin of each of 5 galaxies"):
             tomographic(one, np.ones((5, 30)), bins, seed=0)
+
+
+def changed(array, value):
+    again = np.array(array, dtype=float)
+    again.flat[1] = value
+    return again
+
+
+MASSES = np.full((5, 30), 1 / 30)
+N_OF_Z = np.full((1, 3, 30), 1 / 1.5)
+
+
+def from_masses(masses=MASSES, edges=EDGES, interim=MASSES[0], **other):
+    infer(masses, edges, interim=interim, **{"key": jax.random.key(0), **other})
+
+
+def in_bins(bins, masses=MASSES):
+    tomographic(some_population(), masses, bins, seed=0)
+
+
+def of_density(loc, edges=EDGES):
+    cell_masses(RedshiftDensity(torch.zeros_like(loc), loc, torch.ones_like(loc)), edges)
+
+
+# What is wrong: what the error must name of it.
+WRONG = {
+    "a mass of NaN": (lambda: from_masses(changed(MASSES, np.nan)), "1 NaN"),
+    "an infinite mass": (lambda: from_masses(changed(MASSES, np.inf)), "1 NaN or inf"),
+    "a negative mass in a list": (lambda: from_masses(changed(MASSES, -2).tolist()), "from -2"),
+    "an edge of NaN": (lambda: from_masses(edges=changed(EDGES, np.nan)), "1 NaN"),
+    "an infinite edge": (lambda: from_masses(edges=np.append(EDGES[:-1], np.inf)), "1 NaN or inf"),
+    "a repeated edge": (lambda: from_masses(edges=changed(EDGES, 0)), "1 not above"),
+    "an interim of NaN": (lambda: from_masses(interim=changed(MASSES[0], np.nan)), "1 NaN"),
+    "no draws": (lambda: from_masses(draws=0), "got 0"),
+    "draws below zero": (lambda: from_masses(draws=-5), "got -5"),
+    "half a draw": (lambda: from_masses(draws=4.5), r"got 4\.5"),
+    "no warmup": (lambda: from_masses(warmup=0), "got 0"),
+    "no chains": (lambda: from_masses(chains=0), "got 0"),
+    "a number for a key": (lambda: from_masses(key=0), "got int"),
+    "many keys": (
+        lambda: from_masses(key=jax.random.split(jax.random.key(0), 3)),
+        r"of shape \(3,\)",
+    ),
+    "detected of NaN": (
+        lambda: some_population().before_selection(changed(MASSES[0], np.nan)),
+        "1 NaN",
+    ),
+    "bins as floats": (lambda: in_bins(np.zeros(5)), "got float64"),
+    "an empty bin": (lambda: in_bins([0, 0, 2, 2, -1]), "got none in bin 1"),
+    "a bin below -1": (lambda: in_bins([0, 0, 0, 0, -2]), "from -2"),
+    "bins of other cells": (lambda: in_bins([0] * 5, MASSES[:, 1:]), r"\(5, 29\)"),
+    "bins of masses of NaN": (lambda: in_bins([0] * 5, changed(MASSES, np.nan)), "1 NaN"),
+    "a density at an edge of NaN": (
+        lambda: of_density(torch.ones(5, 2), changed(EDGES, np.nan)),
+        "1 NaN",
+    ),
+    "the density of one galaxy": (lambda: of_density(torch.ones(2)), r"shape \(2,\)"),
+    "a posterior": (
+        lambda: cell_masses(
+            RedshiftPosterior(
+                RedshiftDensity(torch.zeros(2), torch.ones(2), torch.ones(2)), np.ones(9), None
+            ),
+            EDGES,
+        ),
+        r"got RedshiftPosterior\. .* posterior\.redshift\.density\[None\]",
+    ),
+}
+
+WRONG_N_OF_Z = {
+    "missing": (changed(N_OF_Z, np.nan), EDGES, "1 NaN"),
+    "infinite": (changed(N_OF_Z, np.inf), EDGES, "1 NaN or inf"),
+    "negative": (changed(N_OF_Z, -3), EDGES, "from -3"),
+    "all zero": (0 * N_OF_Z, EDGES, "from 0 to 0"),
+    "shares": (np.full((1, 3, 30), 1 / 30), EDGES, r"from 0\.05 to 0\.05"),
+    "no draws": (N_OF_Z[:, :0], EDGES, r"\(1, 0, 30\)"),
+    "no bins": (N_OF_Z[:0], EDGES, r"\(0, 3, 30\)"),
+    "an edge of NaN": (N_OF_Z, changed(EDGES, np.nan), "1 NaN"),
+    "a repeated edge": (N_OF_Z, changed(EDGES, 0), "1 not above"),
+    "falling edges": (N_OF_Z, EDGES[::-1], "30 not above"),
+}
+
+
+@pytest.mark.parametrize(("call", "named"), WRONG.values(), ids=WRONG.keys())
+def test_wrong_input_is_refused_with_what_was_found(call, named):
+    with pytest.raises((ValueError, TypeError), match=r"Expected .*; got .*\. ") as refused:
+        call()
+    assert re.search(named, str(refused.value))
+
+
+@pytest.mark.parametrize(
+    ("density", "edges", "named"), WRONG_N_OF_Z.values(), ids=WRONG_N_OF_Z.keys()
+)
+def test_wrong_n_of_z_is_not_handed_over(density, edges, named, tmp_path):
+    for call in (sacc_tracers, lambda *given: write_n_of_z(tmp_path / "n.hdf5", *given)):
+        with pytest.raises(ValueError, match=r"Expected .*; got .*\. ") as refused:
+            call(density, edges)
+        assert re.search(named, str(refused.value))
+    assert not list(tmp_path.iterdir())
+
+
+def test_masses_may_be_a_list_and_rounded():
+    in_bins([0] * 5, changed(MASSES, -1e-9))
+    one, two = (
+        tomographic(some_population(), masses, [0, 1, 1, 0, -1], seed=0)
+        for masses in (MASSES, MASSES.tolist())
+    )
+    np.testing.assert_array_equal(one, two)
 
 
 def test_n_of_z_goes_out_as_qp_and_as_tracers(tmp_path):
