@@ -54,8 +54,8 @@ class Chains:
         if not self.agree:
             warnings.warn(
                 f"Expected chains that agree (R-hat below {AGREE}) and hardly diverge; got R-hat "
-                f"{self.r_hat:.3f} and {self.diverging.mean():.1%} divergent draws {where}. Ask "
-                "for more warmup.",
+                f"{self.r_hat:.3f} and {self.diverging.mean():.1%} divergent draws {where}. Raise "
+                "`warmup` where it is asked from Python (the command line has no such option).",
                 stacklevel=3,
             )
 
