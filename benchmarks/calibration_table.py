@@ -7,6 +7,8 @@ band, before and after, and what repair does to its CRPS; then what was missed.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from goals_told import goals_told
+
 Figure = Mapping[str, Any]
 
 _WHENS = ("before repair", "after repair")
@@ -23,8 +25,6 @@ def calibration_table(results: dict[str, Any]) -> str:
         for name in named
         if name.endswith(f" {_WHENS[1]}: {_COVERAGE}")
     ]
-    goals = [one for one in figures if one["goal"]]
-    missed = [one for one in goals if not one["met"]]
     lines = [
         "| answer | 90 % intervals cover | bins outside their band, of how many "
         "| CRPS after over before |",
@@ -43,10 +43,7 @@ def calibration_table(results: dict[str, Any]) -> str:
         "",
         "Before and after repair; one number where it is the same.",
         "",
-        f"{len(goals) - len(missed)} of {len(goals)} goals are met."
-        + (" Missed:" if missed else ""),
-        "",
-        *(f"- {one['name']}: {_number(one, '.3g')} (goal: {one['goal']})" for one in missed),
+        *goals_told(figures, lambda one: _number(one, ".3g")),
         "",
         f"From `benchmarks/results/calibration.json`: `{results['command']}`, commit "
         f"{str(results.get('commit', ''))[:10]}.",

@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from goals_told import goals_told
+
 Figure = Mapping[str, Any]
 
 _TWIN = {
@@ -25,8 +27,6 @@ _SIZE = re.compile(
 def inference_table(results: dict[str, Any]) -> str:
     """The results as Markdown."""
     figures: Sequence[Figure] = results["figures"]
-    goals = [one for one in figures if one["goal"]]
-    missed = [one for one in goals if not one["met"]]
     rest = [
         one
         for one in figures
@@ -42,10 +42,7 @@ def inference_table(results: dict[str, Any]) -> str:
         "",
         *_sizes(figures),
         "",
-        f"{len(goals) - len(missed)} of {len(goals)} goals are met."
-        + (" Missed:" if missed else ""),
-        "",
-        *(f"- {_name(one)}: {_number(one)} (goal: {one['goal']})" for one in missed),
+        *goals_told(figures, _number, _name),
         "",
         f"From `benchmarks/results/inference.json`: `{results['command']}`.",
     ]  # fmt: skip

@@ -7,6 +7,8 @@ missed.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from goals_told import goals_told
+
 Figure = Mapping[str, Any]
 
 OURS = "probmmae"
@@ -37,8 +39,6 @@ def photoz_table(results: dict[str, Any]) -> str:
     figures: Sequence[Figure] = results["figures"]
     named = {one["name"]: one for one in figures}
     measured = [table for table in TABLES if f"{table}, {OURS}: CRPS" in named]
-    goals = [one for one in figures if one["goal"]]
-    missed = [one for one in goals if not one["met"]]
     lines = [
         "NMAD of the mode / CRPS / CDE loss / PIT KS distance; the best of each row in bold.",
         "",
@@ -58,10 +58,7 @@ def photoz_table(results: dict[str, Any]) -> str:
         lines.append(f"| {TABLES[table]} | {' | '.join(cells)} |")
     lines += [
         "",
-        f"{len(goals) - len(missed)} of {len(goals)} goals are met."
-        + (" Missed:" if missed else ""),
-        "",
-        *(f"- {one['name']}: {_number(one, '.3g')} (goal: {one['goal']})" for one in missed),
+        *goals_told(figures, lambda one: _number(one, ".3g")),
         "",
         f"From `benchmarks/results/photoz.json`: `{results['command']}`, commit "
         f"{str(results.get('commit', ''))[:10]}.",

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from calibration_table import calibration_table
+from goals_told import goals_told
 from inference_table import inference_table
 from photoz_table import photoz_table
 
@@ -61,7 +62,6 @@ def table(results: dict[str, Any]) -> str:
     figures: Sequence[Figure] = results["figures"]
     named = {one["name"]: one for one in figures}
     goals = [one for one in figures if one["goal"]]
-    met = sum(bool(one["met"]) for one in goals)
     commit = str(results.get("commit", ""))[:10]
     parts = [
         *_redshifts(named),
@@ -70,10 +70,9 @@ def table(results: dict[str, Any]) -> str:
         "",
         *_others(goals),
         "",
-        f"{met} of {len(goals)} goals are met." + (" Missed:" if met < len(goals) else ""),
-        "",
-        *(f"- {_escaped(one['name'])}: {_number(one['value'])} (goal: {one['goal']})"
-          for one in goals if not one["met"]),
+        *goals_told(
+            figures, lambda one: _number(one["value"]), lambda one: _escaped(one["name"])
+        ),
         "",
         f"From `benchmarks/results/main_job.json`: `{results['command']}`, commit {commit}.",
     ]  # fmt: skip

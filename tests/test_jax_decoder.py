@@ -105,13 +105,14 @@ def test_flux_and_likelihood_are_those_of_torch(network):
     np.testing.assert_allclose(found_density, density, rtol=1e-5)
 
 
-def test_in_double_precision_the_formulas_are_equal():
+@pytest.mark.parametrize("network", NETWORKS)
+def test_in_double_precision_the_formulas_are_equal(network):
     def double(part):
         return part.double()
 
-    model = small_model(TOYS).double()
+    model = NETWORKS[network]().double()
     spectra = padded(TOYS.batch.spectra).map(double)
-    asked = [double(part) for part in (latents(), Z, SCALE)]
+    asked = [double(part) for part in (latents(model.config.latent), Z, SCALE)]
     mean, density = of_torch(model, *asked, spectra)
     with jax.enable_x64(True):
         found, found_density = of_jax(model, *asked, spectra)
