@@ -76,10 +76,8 @@ repair: $(READY)  ## fit the repair that the package carries beside its model
 ifu: $(READY)  ## benchmarks/results/ifu.json, part by part (half an hour of one core; resumes)
 	$(BIN)/python benchmarks/ifu_job.py $(if $(wildcard $(DATA)),--data $(DATA))
 
-ifu-models: $(READY)  ## train and compare what cubes can be learned from (days of one core; resumes)
-	test -d runs/ifu_models/cubes_few_data || $(BIN)/probmmae simulate --n 213 --seed 62 --spectra 8 \
-		--out runs/ifu_models/cubes_few_data
-	for name in cubes cubes_few scattered central_3000 central_300 central_30 central; do \
+ifu-models: $(READY)  ## train and compare what cubes can be learned from (two hours of one core; resumes)
+	for name in trunk cubes cubes_few scattered central_3000 central_300 central_30 central; do \
 		$(BIN)/probmmae train benchmarks/recipes/ifu_$$name.toml --out runs/ifu_models/$$name || exit 1; done
 	$(BIN)/python benchmarks/ifu_models.py
 

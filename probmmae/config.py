@@ -31,7 +31,8 @@ class DataConfig:
     """Chance that the first aperture of a simulated galaxy lies at its centre."""
     several: int = 0
     """Simulated galaxies that come back again and again with `several_spectra` scattered apertures
-    each, in half of every block, as a few observed cubes would; 0 for none."""
+    each, in `several_share` of every block, as a few observed cubes would; 0 for none."""
+    several_share: float = 0.5
     several_spectra: int = 8
     shift: float = 0.0
     """Simulated scenes are moved by up to this many arcsec, images and apertures together."""
@@ -53,6 +54,10 @@ class DataConfig:
                 "Expected at least one spectrum per galaxy, and several and shift not negative; "
                 f"got spectra {self.spectra}, several_spectra {self.several_spectra}, several "
                 f"{self.several} and shift {self.shift}."
+            )
+        if not 0.0 < self.several_share <= 1.0:
+            raise ValueError(
+                f"Expected several_share above 0 and at most 1; got {self.several_share}."
             )
         if not 0.0 <= self.central <= 1.0:
             raise ValueError(f"Expected central between 0 and 1; got {self.central}.")

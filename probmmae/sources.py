@@ -39,25 +39,24 @@ class Simulated:
         """Simulate block `index`.
 
         Raises:
-            ValueError: Fewer galaxies come back than fit half a block.
+            ValueError: Those that come back do not fill whole blocks.
         """
         number, data = index * self.world + self.rank, self.data
         settings = SurveySettings(n_spectra=data.spectra, central=data.central)
-        again = self.galaxies // 2 if data.several else 0
-        fresh = self.galaxies - again
-        batch, truth = simulate_block(self.seed, number, size=fresh, settings=settings)
-        deep = truth.deep
+        again = round(data.several_share * self.galaxies) if data.several else 0
+        parts = []
+        if again < self.galaxies:
+            parts.append(self._simulate(number, self.galaxies - again, settings))
         if again:
-            if data.several < again:
+            if data.several % again:
                 raise ValueError(
-                    f"Expected several of at least half a batch, {again}; got {data.several}."
+                    f"Expected several to be a multiple of its share of a batch, {again}; got "
+                    f"{data.several}."
                 )
             scattered = SurveySettings(n_spectra=data.several_spectra, central=0.0)
             place = _SEVERAL + number % (data.several // again)
-            other, known = simulate_block(self.seed, place, size=again, settings=scattered)
-            batch = _together(batch, other)
-            most = batch.spectra.flux.shape[1]
-            deep = _widened(deep, most).join([_widened(known.deep, most)])
+            parts.append(self._simulate(place, again, scattered))
+        batch, deep = _together(parts)
         if data.shift > 0:
             generator = block_generator(self.seed, _SHIFTS + number)
             batch, deep = _moved(batch, deep, data.shift, generator)
@@ -66,14 +65,19 @@ class Simulated:
             catalogue = simulate_catalogue(self.seed, number, data.catalogue)
         return Block(batch, deep, catalogue)
 
+    def _simulate(
+        self, number: int, galaxies: int, settings: SurveySettings
+    ) -> tuple[Batch, Spectra]:
+        batch, truth = simulate_block(self.seed, number, size=galaxies, settings=settings)
+        return batch, truth.deep
 
-def _together(first: Batch, second: Batch) -> Batch:
-    """Galaxies of both, with as many rows for spectra as the richer has."""
-    most = max(first.spectra.flux.shape[1], second.spectra.flux.shape[1])
-    one, other = (
-        replace(batch, spectra=_widened(batch.spectra, most)) for batch in (first, second)
-    )
-    return one.join([other])
+
+def _together(parts: list[tuple[Batch, Spectra]]) -> tuple[Batch, Spectra]:
+    """Galaxies of all parts, with as many rows for spectra as the richest has."""
+    most = max(deep.flux.shape[1] for _, deep in parts)
+    batches = [replace(batch, spectra=_widened(batch.spectra, most)) for batch, _ in parts]
+    deeps = [_widened(deep, most) for _, deep in parts]
+    return batches[0].join(batches[1:]), deeps[0].join(deeps[1:])
 
 
 def _widened(spectra: Spectra, count: int) -> Spectra:

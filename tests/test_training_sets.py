@@ -28,8 +28,16 @@ def test_galaxies_with_several_apertures_come_back():
     assert torch.equal(first.whole.z[2:], third.whole.z[2:])
     assert not torch.equal(first.whole.z[2:], second.whole.z[2:])
     assert not torch.equal(first.whole.z[:2], third.whole.z[:2])
-    with pytest.raises(ValueError, match="at least half a batch, 2"):
-        maker(several=1)(0)
+    with pytest.raises(ValueError, match="a multiple of its share of a batch, 2; got 3"):
+        maker(several=3)(0)
+
+
+def test_a_block_can_hold_nothing_else():
+    block = maker(several=8, several_share=1.0, several_spectra=3)
+    first, second, third = (block(index) for index in range(3))
+    assert first.whole.spectra.flux.shape[:2] == (4, 3)
+    assert torch.equal(first.whole.z, third.whole.z)
+    assert not torch.equal(first.whole.z, second.whole.z)
 
 
 def test_scenes_move_with_their_apertures():
@@ -47,16 +55,21 @@ def test_scenes_move_with_their_apertures():
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_recipes_say_where_their_apertures_lie(path):
     recipe = read_recipe(path)
-    if recipe.data.shards is not None:
-        return
     seen = footprint(recipe)
-    alone = path.stem in ("ifu_central", "ifu_scattered")
+    alone = path.stem in ("ifu_central", "ifu_scattered", "ifu_trunk")
     assert seen.joint != alone
-    assert (seen.arcsec < 0.1) == (path.stem == "ifu_central")
+    assert (seen.arcsec < 0.1) == (path.stem in ("ifu_central", "ifu_trunk"))
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"central": 1.5}, {"several": -1}, {"several_spectra": 0}, {"shift": -1.0}]
+    "wrong",
+    [
+        {"central": 1.5},
+        {"several": -1},
+        {"several_spectra": 0},
+        {"several_share": 0.0},
+        {"shift": -1.0},
+    ],
 )
 def test_errors(wrong):
     with pytest.raises(ValueError, match="Expected"):
