@@ -73,13 +73,12 @@ photoz: $(READY) .peers/.photoz  ## benchmarks/results/photoz.json, table by tab
 repair: $(READY)  ## fit the repair that the package carries beside its model
 	$(BIN)/probmmae repair shipped
 
-ifu: $(READY)  ## benchmarks/results/ifu.json, part by part (half an hour of one core; resumes)
+ifu: $(READY) ifu-models  ## benchmarks/results/ifu.json, part by part (an hour of one core; resumes)
 	$(BIN)/python benchmarks/ifu_job.py $(if $(wildcard $(DATA)),--data $(DATA))
 
-ifu-models: $(READY)  ## train and compare what cubes can be learned from (two hours of one core; resumes)
-	for name in trunk cubes cubes_few scattered central_3000 central_300 central_30 central; do \
+ifu-models: $(READY)  ## train the models that it compares (two hours of one core; resumes)
+	for name in trunk cubes scattered central_3000 central central_300 central_30 cubes_few; do \
 		$(BIN)/probmmae train benchmarks/recipes/ifu_$$name.toml --out runs/ifu_models/$$name || exit 1; done
-	$(BIN)/python benchmarks/ifu_models.py
 
 .sbi/.ready:
 	$(PYTHON) -m venv .sbi
