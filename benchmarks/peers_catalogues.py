@@ -8,8 +8,9 @@ it writes holds `pdf` and `cpu` (seconds of training and answering), or `failed`
 
 Magnitudes that are missing are replaced by limits, as RAIL does. FlexZBoost's variant is tuned on
 at most 4,000 galaxies of the training set and fitted to all of it. Cal-PIT stands on top of
-another peer, whose answers it is given: that peer is fitted once more to 80 % of the training set,
-and Cal-PIT learns from its answers on the other 20 %.
+another peer, whose answers it is given: that peer is fitted once more to 80 % of the training set
+(tuned FlexZBoost in the variant that was chosen, which is kept with its answers), and Cal-PIT
+learns from its answers on the other 20 %.
 """
 
 import argparse
@@ -96,25 +97,29 @@ def _rail(
 
 
 def boosted(variant: str) -> Answer:
-    """FlexZBoost in one of its variants; "tuned" looks for the best."""
+    """FlexZBoost in one of its variants."""
 
     def answer(train: Table, test: Table, grid: Array) -> Array:
         shape = {"zmax": float(grid[-1]), "points": len(grid)}
-        some = np.random.default_rng(1).permutation(len(train.z))[:_TUNED_ON]
-        chosen = tune(train.take(some), **shape) if variant == "tuned" else variant
-        return flexzboost(train, test, variant=VARIANTS[chosen], **shape)
+        return flexzboost(train, test, variant=VARIANTS[variant], **shape)
 
     return answer
 
 
+def best_variant(train: Table, grid: Array) -> str:
+    """The variant of FlexZBoost that does best on part of some of the training set."""
+    some = np.random.default_rng(1).permutation(len(train.z))[:_TUNED_ON]
+    return tune(train.take(some), zmax=float(grid[-1]), points=len(grid))
+
+
 PEERS: dict[str, Answer] = {
     "FlexZBoost": boosted("default"),
-    "FlexZBoost tuned": boosted("tuned"),
     "GPz": gpz,
     "neighbours": neighbours,
     "PZFlow": pzflow,
 }
-"""By name; Cal-PIT stands on one of them."""
+"""By name."""
+TUNED = "FlexZBoost tuned"
 
 
 def recalibrated(peer: Answer, train: Table, test: Table, grid: Array, answered: Array) -> Array:
@@ -148,13 +153,13 @@ def _normalised(density: Array, grid: Array) -> Array:
 def main() -> None:
     """Train and answer; write densities and the time, or why there are none."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("peer", choices=[*PEERS, "Cal-PIT"])
+    parser.add_argument("peer", choices=[*PEERS, TUNED, "Cal-PIT"])
     parser.add_argument("--train", type=Path, required=True)
     parser.add_argument("--test", type=Path, required=True)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--zmax", type=float, required=True)
     parser.add_argument("--points", type=int, required=True)
-    parser.add_argument("--under", choices=list(PEERS), help="What Cal-PIT stands on.")
+    parser.add_argument("--under", choices=[*PEERS, TUNED], help="What Cal-PIT stands on.")
     parser.add_argument("--answered", type=Path, help="What --under wrote.")
     options = parser.parse_args()
     # FlexZBoost would start processes of its own, whose time nobody counts.
@@ -171,7 +176,12 @@ def main() -> None:
         if options.peer == "Cal-PIT":
             with np.load(options.answered) as file:
                 first = file["pdf"].astype(np.float64)
-            density = recalibrated(PEERS[options.under], train, test, grid, first)
+                tuned = options.under == TUNED
+                peer = boosted(str(file["variant"])) if tuned else PEERS[options.under]
+            density = recalibrated(peer, train, test, grid, first)
+        elif options.peer == TUNED:
+            content["variant"] = best_variant(train, grid)
+            density = boosted(content["variant"])(train, test, grid)
         else:
             density = PEERS[options.peer](train, test, grid)
         density = _normalised(density, grid)
