@@ -5,7 +5,7 @@ are drawn once (`Draws`); spectra at any aperture and wavelength are then determ
 of the draw, so two calls for two positions give two parts of the same galaxy. The Gaussian process
 of the field is drawn as random Fourier features, whose variance is exactly one at every position.
 
-Axes: galaxy, draw, query (aperture), latent, shared, feature, pixel.
+Axes: galaxy, draw, query (aperture), latent, shared, feature, white (number), pixel.
 """
 
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ from torch import Tensor
 from probmmae.batch import Batch, Rows
 from probmmae.encoder import Context
 from probmmae.instrument import RestSpectrum, observe
-from probmmae.latent import Field
+from probmmae.latent import PER_DRAW, Field
 from probmmae.model import GalaxyModel
 from probmmae.redshift import RedshiftDensity
 
@@ -32,7 +32,7 @@ class Pinned(Rows):
 
     position: Float[Tensor, "galaxy draw place 2"]
     """arcsec."""
-    white: Float[Tensor, "galaxy draw place latent"]
+    white: Float[Tensor, "galaxy draw place white"]
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def draw(
 
 
 def field_values(
-    field: Field, draws: Draws, position: Float[Tensor, "galaxy query 2"], length: Tensor
+    field: Field, draws: Draws, position: Float[Tensor, "galaxy query 2"]
 ) -> Float[Tensor, "galaxy draw query latent"]:
     """u at the queries for every draw: the same galaxy wherever it is asked.
 
@@ -95,7 +95,6 @@ def field_values(
         field: p(u | z, c) at the queries, leading axes (galaxy, draw).
         draws: The draws.
         position: Sky positions of the queries, arcsec.
-        length: Correlation length of the field, arcsec.
     """
     cumulative = torch.softmax(field.logits, -1).cumsum(-1)
     chosen = (draws.pick[..., None] > cumulative).sum(-1).clamp(max=cumulative.shape[-1] - 1)
@@ -105,33 +104,35 @@ def field_values(
         shape = (*values.shape[:3], 1, values.shape[-1])
         return values.gather(3, index.expand(shape))[..., 0, :]
 
-    smooth = torch.einsum("gdlf,gqf->gdql", draws.weights, waves(position, length))
-    local = torch.einsum("gdqij,gdqj->gdqi", field.local, smooth)
+    latent = field.nugget.shape[0]
+    own, apart = own_white(draws, position, 2 * latent).split(latent, dim=-1)
+    smooth = torch.einsum("gdlf,glqf->gdql", draws.weights, waves(position, field.length))
+    process = (1 - field.white).sqrt() * smooth + field.white.sqrt() * apart
+    local = torch.einsum("gdqij,gdqj->gdqi", field.local, process)
     common = torch.einsum("gdqis,gds->gdqi", field.shared, draws.shared)
-    own = own_white(draws, position, field.nugget.shape[0]) * field.nugget
-    return of_class(field.mean) + of_class(field.spread) * (common + local + own)
+    return of_class(field.mean) + of_class(field.spread) * (common + local + own * field.nugget)
 
 
 def waves(
-    position: Float[Tensor, "galaxy query 2"], length: Tensor
-) -> Float[Tensor, "galaxy query feature"]:
-    """Values of the Fourier features; their squares sum to one."""
+    position: Float[Tensor, "galaxy query 2"], length: Float[Tensor, " latent"]
+) -> Float[Tensor, "galaxy latent query feature"]:
+    """Values of the Fourier features of each process; their squares sum to one."""
     fixed = torch.Generator().manual_seed(20261121)
-    frequency = torch.randn(_FEATURES, 2, generator=fixed).to(position) / length
-    angle = position @ frequency.T
+    frequency = torch.randn(_FEATURES, 2, generator=fixed).to(position)
+    angle = (position @ frequency.T)[:, None] / length[:, None, None]
     return torch.cat([angle.cos(), angle.sin()], -1) / _FEATURES**0.5
 
 
 def own_white(
-    draws: Draws, position: Float[Tensor, "galaxy query 2"], latent: int
-) -> Float[Tensor, "galaxy draw query latent"]:
-    """The white part of the field, in units of the nugget."""
-    drawn = _white(draws.seed, position, torch.arange(latent, device=position.device))
+    draws: Draws, position: Float[Tensor, "galaxy query 2"], count: int
+) -> Float[Tensor, "galaxy draw query white"]:
+    """Standard normals of the white parts of the field: of the nugget, then of the processes."""
+    drawn = _white(draws.seed, position, torch.arange(count, device=position.device))
     if draws.pinned is None:
         return drawn
     gap = (position[:, None, :, None] - draws.pinned.position[:, :, None]).abs().amax(-1)
     nearest = gap.argmin(-1)[..., None]
-    known = draws.pinned.white.gather(2, nearest.expand(*nearest.shape[:-1], latent))
+    known = draws.pinned.white.gather(2, nearest.expand(*nearest.shape[:-1], count))
     return torch.where(gap.amin(-1, keepdim=True) < _SAME, known.to(drawn), drawn)
 
 
@@ -148,15 +149,14 @@ def latent_at(
     field, _ = network.field(context, observed, aperture, draws.z[:, :1] if known else draws.z)
     if known:
         repeated = {
-            name: part.expand(part.shape[0], draws.z.shape[1], *part.shape[2:])
-            for name, part in vars(field).items()
-            if name != "nugget"
+            name: getattr(field, name).expand(-1, draws.z.shape[1], *[-1] * trailing)
+            for name in PER_DRAW
+            for trailing in [getattr(field, name).ndim - 2]
         }
         field = replace(field, **repeated)
     if network.config.likelihood != "field":
         return field.mean[..., 0, :]
-    length = torch.exp(network.prior.log_length)
-    return field_values(field, draws, aperture[..., :2], length)
+    return field_values(field, draws, aperture[..., :2])
 
 
 def light_at(

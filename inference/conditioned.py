@@ -72,24 +72,28 @@ def held_to(
     known = u.double().unflatten(-1, (queries, latent))
     wanted = (known - of_class(field.mean[0])) / of_class(field.spread[0])
     shared, local = field.shared[0].double(), field.local[0].double()
-    nugget, wave = field.nugget.double(), waves(position, network.prior.log_length.exp()).double()
-    own = own_white(free, position, latent)[0].double()
-    smooth = torch.einsum("dlf,qf->dql", free.weights[0].double(), wave[0])
+    nugget, wave = field.nugget.double(), waves(position, field.length)[0].double()
+    apart, alike = field.white.double().sqrt(), (1 - field.white.double()).sqrt()
+    white = own_white(free, position, 2 * latent)[0].double()
+    own, other = white.split(latent, dim=-1)
+    process = alike * torch.einsum("dlf,lqf->dql", free.weights[0].double(), wave) + apart * other
     have = torch.einsum("dqis,ds->dqi", shared, free.shared[0].double())
-    have = have + torch.einsum("dqij,dqj->dqi", local, smooth) + own * nugget
+    have = have + torch.einsum("dqij,dqj->dqi", local, process) + own * nugget
     outer = torch.einsum("dqis,dpjs->dqipj", shared, shared)
-    kernel = torch.einsum("qf,pf->qp", wave[0], wave[0])
-    outer = outer + torch.einsum("qp,dqil,dpjl->dqipj", kernel, local, local)
+    kernel = alike[:, None, None] ** 2 * torch.einsum("lqf,lpf->lqp", wave, wave)
+    kernel = kernel + apart[:, None, None] ** 2 * torch.eye(queries).to(kernel)
+    outer = outer + torch.einsum("lqp,dqil,dpjl->dqipj", kernel, local, local)
     joint = queries * latent
     covariance = outer.reshape(count, joint, joint) + torch.diag(nugget.repeat(queries) ** 2)
     away = (wanted - have).flatten(1)[..., None]
     pull = torch.cholesky_solve(away, torch.linalg.cholesky(covariance))[..., 0]
     pull = pull.unflatten(-1, (queries, latent))
+    along = torch.einsum("dqil,dqi->dql", local, pull)
     moved = {
         "shared": torch.einsum("dqis,dqi->ds", shared, pull),
-        "weights": torch.einsum("dqil,dqi,qf->dlf", local, pull, wave[0]),
+        "weights": torch.einsum("dql,lqf->dlf", alike * along, wave),
     }
-    white = own + nugget * pull
+    white = white + torch.cat([nugget * pull, apart * along], dim=-1)
     return replace(
         free,
         z=z[None],

@@ -6,11 +6,12 @@ galaxy-wide classes k of Gaussian fields:
 
     u(s) | k  =  mu_k(s) + sigma_k(s) * ( G(s) g  +  L(s) e(s)  +  nu n(s) )
 
-with g ~ N(0, 1) a handful of global latents, e(s) a unit-variance Gaussian process on the sky
-(squared-exponential kernel, learned length) and n(s) white. mu, sigma, G and L are functions of
-the context around s and of z. The joint density of u at any list of apertures is exact, so
-apertures of one galaxy are correlated by structure and by what multi-aperture galaxies teach;
-class, g and e(.) drawn once make one coherent galaxy at every position.
+with g ~ N(0, 1) a handful of global latents, e(s) Gaussian processes on the sky of unit variance
+(a squared-exponential part and a white one, each with its learned length and share, because some
+numbers of the code follow the galaxy and others are noise) and n(s) white. mu, sigma, G and L are
+functions of the context around s and of z. The joint density of u at any list of apertures is
+exact, so apertures of one galaxy are correlated by structure and by what multi-aperture galaxies
+teach; class, g and e(.) drawn once make one coherent galaxy at every position.
 
 The level u[0] is known far better than the population's spread, so it is told as a small departure
 from what is measured (`level`): from the flux of the images through the aperture, at the rest
@@ -25,7 +26,7 @@ Axes: galaxy, draw, query (aperture), spectrum, class, latent, shared (global la
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -53,7 +54,7 @@ _SHIFT = 0.1
 _MODEL_ERROR, _APART_ERROR = 0.003, 0.5
 """Error in ln of the level of a spectrum, of its own aperture and of one a diameter apart, before
 training."""
-_PER_DRAW = ("logits", "mean", "spread", "shared", "local", "kernel")
+PER_DRAW = ("logits", "mean", "spread", "shared", "local", "kernel")
 
 
 @dataclass(frozen=True)
@@ -66,22 +67,25 @@ class Field:
     shared: Float[Tensor, "*galaxy query latent shared"]
     local: Float[Tensor, "*galaxy query latent latent"]
     """Lower-triangular factor of the local covariance."""
-    kernel: Float[Tensor, "*galaxy query query"]
-    """Correlation of the unit Gaussian process between queries."""
+    kernel: Float[Tensor, "*galaxy latent query query"]
+    """Correlation of each unit Gaussian process between queries."""
     nugget: Float[Tensor, " latent"]
+    length: Float[Tensor, " latent"]
+    """Of the smooth part of each process, arcsec."""
+    white: Float[Tensor, " latent"]
+    """Share of each process's variance that no two queries have in common."""
 
     def of_draw(self, draw: int) -> "Field":
         """The field of one redshift draw (leading axes galaxy, draw become galaxy)."""
-        parts = {name: getattr(self, name)[:, draw] for name in _PER_DRAW}
-        return Field(**parts, nugget=self.nugget)
+        parts = {name: getattr(self, name)[:, draw] for name in PER_DRAW}
+        return replace(self, **parts)
 
     def _common(self) -> Float[Tensor, "*galaxy joint joint"]:
         """Covariance of (query, latent) in units of the spread, which all classes share."""
         shared, local = self.shared.double(), self.local.double()
         outer = torch.einsum("...qis,...pjs->...qipj", shared, shared)
-        outer = outer + self.kernel.double()[..., :, None, :, None] * torch.einsum(
-            "...qis,...pjs->...qipj", local, local
-        )
+        moved = torch.einsum("...sqp,...pjs->...qpjs", self.kernel.double(), local)
+        outer = outer + torch.einsum("...qis,...qpjs->...qipj", local, moved)
         joint = outer.shape[-4] * outer.shape[-3]
         outer = outer.reshape(*outer.shape[:-4], joint, joint)
         queries = self.shared.shape[-3]
@@ -328,7 +332,8 @@ class LatentPrior(nn.Module):
         self.class_head = nn.Sequential(
             nn.Linear(4 * width, width), nn.GELU(), nn.Linear(width, classes)
         )
-        self.log_length = nn.Parameter(torch.tensor(0.7))
+        self.log_length = nn.Parameter(torch.full((latent,), 0.7))
+        self.white = nn.Parameter(torch.full((latent,), -1.0))
         self.log_nugget = nn.Parameter(torch.full((latent,), -3.0))
         self.register_buffer("_rows", torch.tril_indices(latent, latent), persistent=False)
         last = self.head[-1]
@@ -341,6 +346,10 @@ class LatentPrior(nn.Module):
             assert isinstance(told, nn.Linear)
             nn.init.normal_(told.weight, std=1e-3)
             nn.init.zeros_(told.bias)
+
+    def laws(self) -> list[nn.Parameter]:
+        """How positions are alike, the same for all galaxies."""
+        return [self.log_length, self.white, self.log_nugget]
 
     def redshift_features(self, z: Tensor) -> Tensor:
         """Embedding of z, last axis width."""
@@ -471,13 +480,19 @@ class LatentPrior(nn.Module):
         mean = torch.cat([centre[..., None], mean[..., 1:]], dim=-1)
         spread = torch.cat([(deviation / unit)[..., None], spread[..., 1:]], dim=-1)
         apart = (position[:, :, None] - position[:, None]).square().sum(-1)
-        kernel = torch.exp(-0.5 * apart / torch.exp(2 * self.log_length))
+        length, white = torch.exp(self.log_length), torch.sigmoid(self.white)
+        smooth = torch.exp(-0.5 * apart[:, None] / length[:, None, None] ** 2)
+        every = torch.eye(apart.shape[-1], dtype=apart.dtype, device=apart.device)
+        share = white[:, None, None]
+        kernel = (1 - share) * smooth + share * every
         return Field(
             logits=logits,
             mean=mean,
             spread=spread,
             shared=shared_factor,
             local=local,
-            kernel=kernel[:, None].expand(*raw.shape[:2], -1, -1),
+            kernel=kernel[:, None].expand(*raw.shape[:2], -1, -1, -1),
             nugget=nugget,
+            length=length,
+            white=white,
         )

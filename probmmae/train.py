@@ -28,6 +28,9 @@ from probmmae.objective import elbo, make_targets
 from probmmae.sources import block_maker, footprint
 from probmmae.start import new_model
 
+_FASTER = 20.0
+"""Learning rate of the field's laws over that of weights."""
+
 Watch = Callable[[int, dict[str, float]], None]
 """Called after every step with the step and its terms."""
 
@@ -215,7 +218,7 @@ def train(
             block = next(blocks)
             waited += time.monotonic() - asked
             for group in optimiser.param_groups:
-                group["lr"] = rate_at(step, recipe)
+                group["lr"] = group["faster"] * rate_at(step, recipe)
             seed = training.seed * 1_000_003 + step * world + rank
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
@@ -267,13 +270,19 @@ def _optimiser(model: GalaxyModel, recipe: Recipe) -> torch.optim.Optimizer:
         [model.prior], [model.spectrum_decoder, model.recognition], [model.image_decoder]
     ]  # fmt: skip
     groups = [[part for module in room for part in module.parameters()] for room in rooms]
-    taken = {id(part) for group in groups for part in group}
+    # A number that all galaxies share has far to go, and every galaxy says where.
+    laws = {id(part) for part in model.prior.laws()}
+    groups[0] = [part for part in groups[0] if id(part) not in laws]
+    taken = {id(part) for group in groups for part in group} | laws
     rest = [part for part in model.parameters() if id(part) not in taken]
     if recipe.training.frozen:
         for name, part in model.named_parameters():
             part.requires_grad_(not name.startswith(recipe.training.frozen))
     return torch.optim.AdamW(
-        [{"params": rest}, *({"params": group} for group in groups)],
+        [
+            *({"params": group, "faster": 1.0} for group in [rest, *groups]),
+            {"params": model.prior.laws(), "faster": _FASTER, "weight_decay": 0.0},
+        ],
         lr=recipe.training.rate,
         betas=(0.9, 0.98),
         weight_decay=recipe.training.weight_decay,

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.distributions import MultivariateNormal
@@ -15,14 +17,21 @@ def field(classes=1, queries=3, latent=2, shared=2, seed=0):
 
     position = normal(1, queries, 2)
     apart = (position[:, :, None] - position[:, None]).square().sum(-1)
+    length = torch.linspace(1.0, 2.0, latent, dtype=torch.float64)
+    white = torch.linspace(0.6, 0.1, latent, dtype=torch.float64)
+    share = white[:, None, None]
+    smooth = torch.exp(-0.5 * apart[:, None] / length[:, None, None] ** 2)
+    kernel = (1 - share) * smooth + share * torch.eye(queries, dtype=torch.float64)
     made = Field(
         logits=normal(1, classes),
         mean=normal(1, queries, classes, latent),
         spread=torch.exp(0.3 * normal(1, queries, classes, latent)),
         shared=normal(1, queries, latent, shared),
         local=normal(1, queries, latent, latent).tril(),
-        kernel=torch.exp(-0.5 * apart / 4.0),
+        kernel=kernel,
         nugget=torch.full((latent,), 0.1, dtype=torch.float64),
+        length=length,
+        white=white,
     )
     return made, position
 
@@ -115,8 +124,10 @@ def test_fourier_draws_follow_the_joint_density():
             for name in ("logits", "mean", "spread", "shared", "local", "kernel")
         ),
         nugget=prior.nugget,
+        length=prior.length,
+        white=prior.white,
     )
-    u = field_values(spread, draws, position, torch.tensor(2.0, dtype=torch.float64))
+    u = field_values(spread, draws, position)
     found = torch.cov(u[0].flatten(1).T)
     wanted = prior.covariance()[0, 0]
     scale = (wanted.diag()[:, None] * wanted.diag()).sqrt()
@@ -143,9 +154,9 @@ def test_draws_do_not_depend_on_the_other_positions_asked():
         }
         for name in names[1:]:
             parts[name] = parts[name][:, :, rows]
-        kernel = torch.eye(len(rows), dtype=torch.float64).expand(1, 5, -1, -1)
-        one = Field(**parts, kernel=kernel, nugget=prior.nugget)
-        return field_values(one, draws, position[:, rows], torch.tensor(2.0, dtype=torch.float64))
+        kernel = prior.kernel[:, None, :, rows][..., rows].expand(1, 5, -1, -1, -1)
+        one = replace(prior, **parts, kernel=kernel)
+        return field_values(one, draws, position[:, rows])
 
     assert torch.allclose(ask([0, 1, 2])[:, :, 1:2], ask([1]))
 
