@@ -26,7 +26,7 @@ GALAXIES, DRAWS = 1000, 64
 RIVAL = "interpolation in colours"
 MODELS = {
     "cubes": "cubes alone",
-    "cubes_few": "96 cubes alone",
+    "cubes_few": "64 cubes alone",
     "scattered": "scattered fibres",
     "central_3000": "central fibres and 3,000 galaxies with cubes",
     "central_300": "central fibres and 300 galaxies with cubes",

@@ -27,7 +27,7 @@ CARD = """# Model card: the shipped checkpoint
 | positions | {positions} |
 | scatter | measured on seed 2 (`benchmarks/leftover.py`): {scatter} |
 | data | `probmmae/simulator`, {spectra} scattered apertures a galaxy at most, no galaxy twice |
-| made by | `make train-shipped` (recipes `shipped_first`, `_second`, `_third`, `_fourth`, `shipped`) |
+| made by | `make train-shipped` (recipes `shipped_first` to `_fourth`, `shipped`) |
 | code | commit {commit} |
 | versions | {versions} |
 | weights | {weights}, SHA-256 {sha256} |

@@ -114,12 +114,12 @@ def field_values(
 
 
 def waves(
-    position: Float[Tensor, "galaxy query 2"], length: Float[Tensor, " latent"]
+    position: Float[Tensor, "galaxy query 2"], length: Float[Tensor, "galaxy latent"]
 ) -> Float[Tensor, "galaxy latent query feature"]:
     """Values of the Fourier features of each process; their squares sum to one."""
     fixed = torch.Generator().manual_seed(20261121)
     frequency = torch.randn(_FEATURES, 2, generator=fixed).to(position)
-    angle = (position @ frequency.T)[:, None] / length[:, None, None]
+    angle = (position @ frequency.T)[:, None] / length[..., None, None]
     return torch.cat([angle.cos(), angle.sin()], -1) / _FEATURES**0.5
 
 

@@ -7,11 +7,12 @@ galaxy-wide classes k of Gaussian fields:
     u(s) | k  =  mu_k(s) + sigma_k(s) * ( G(s) g  +  L(s) e(s)  +  nu n(s) )
 
 with g ~ N(0, 1) a handful of global latents, e(s) Gaussian processes on the sky of unit variance
-(a squared-exponential part and a white one, each with its learned length and share, because some
-numbers of the code follow the galaxy and others are noise) and n(s) white. mu, sigma, G and L are
-functions of the context around s and of z. The joint density of u at any list of apertures is
-exact, so apertures of one galaxy are correlated by structure and by what multi-aperture galaxies
-teach; class, g and e(.) drawn once make one coherent galaxy at every position.
+(a squared-exponential part, whose length goes with the galaxy, and a white one, in learned shares,
+because some numbers of the code follow the galaxy and others are noise) and n(s) white. mu, sigma,
+G and L are functions of the context around s and of z. The joint density of u at any list of
+apertures is exact, so apertures of one galaxy are correlated by structure and by what
+multi-aperture galaxies teach; class, g and e(.) drawn once make one coherent galaxy at every
+position.
 
 The level u[0] is known far better than the population's spread, so it is told as a small departure
 from what is measured (`level`): from the flux of the images through the aperture, at the rest
@@ -70,8 +71,8 @@ class Field:
     kernel: Float[Tensor, "*galaxy latent query query"]
     """Correlation of each unit Gaussian process between queries."""
     nugget: Float[Tensor, " latent"]
-    length: Float[Tensor, " latent"]
-    """Of the smooth part of each process, arcsec."""
+    length: Float[Tensor, "galaxy latent"]
+    """Of the smooth part of each process, arcsec; the same in all draws."""
     white: Float[Tensor, " latent"]
     """Share of each process's variance that no two queries have in common."""
 
@@ -334,11 +335,15 @@ class LatentPrior(nn.Module):
         )
         self.log_length = nn.Parameter(torch.full((latent,), 0.7))
         self.white = nn.Parameter(torch.full((latent,), -1.0))
+        # Large galaxies are alike over longer ways.
+        self.stretch = nn.Linear(3 * width, 1)
         self.log_nugget = nn.Parameter(torch.full((latent,), -3.0))
         self.register_buffer("_rows", torch.tril_indices(latent, latent), persistent=False)
         last = self.head[-1]
         assert isinstance(last, nn.Linear)
         nn.init.normal_(last.weight, std=0.01)
+        nn.init.zeros_(self.stretch.weight)
+        nn.init.zeros_(self.stretch.bias)
         with torch.no_grad():
             last.bias.zero_()
             last.bias[: classes * latent] = 0.3 * torch.randn(classes * latent)
@@ -392,7 +397,8 @@ class LatentPrior(nn.Module):
         logits = self.class_head(torch.cat([pooled, redshift], dim=-1))
         imaged = level_of_images(images, aperture, z, context.scale)
         levels = _Levels(imaged, level, self.departure(hidden).unflatten(-1, (2, -1)))
-        field = self._field(self.head(hidden), near, levels, logits, aperture[..., :2])
+        length = torch.exp(self.log_length + self.stretch(context.pooled).clamp(-3, 3))
+        field = self._field(self.head(hidden), near, levels, logits, aperture[..., :2], length)
         return field, hidden
 
     def _from_spectra(
@@ -456,7 +462,13 @@ class LatentPrior(nn.Module):
         return (mean * shown).transpose(1, 2), ((told + added) * shown).transpose(1, 2), level
 
     def _field(
-        self, raw: Tensor, near: Tensor, levels: "_Levels", logits: Tensor, position: Tensor
+        self,
+        raw: Tensor,
+        near: Tensor,
+        levels: "_Levels",
+        logits: Tensor,
+        position: Tensor,
+        length: Tensor,
     ) -> Field:
         latent, shared, classes = self.latent, self.shared, self.classes
         triangle = latent * (latent + 1) // 2
@@ -480,8 +492,8 @@ class LatentPrior(nn.Module):
         mean = torch.cat([centre[..., None], mean[..., 1:]], dim=-1)
         spread = torch.cat([(deviation / unit)[..., None], spread[..., 1:]], dim=-1)
         apart = (position[:, :, None] - position[:, None]).square().sum(-1)
-        length, white = torch.exp(self.log_length), torch.sigmoid(self.white)
-        smooth = torch.exp(-0.5 * apart[:, None] / length[:, None, None] ** 2)
+        white = torch.sigmoid(self.white)
+        smooth = torch.exp(-0.5 * apart[:, None] / length[..., None, None] ** 2)
         every = torch.eye(apart.shape[-1], dtype=apart.dtype, device=apart.device)
         share = white[:, None, None]
         kernel = (1 - share) * smooth + share * every

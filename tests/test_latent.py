@@ -17,10 +17,10 @@ def field(classes=1, queries=3, latent=2, shared=2, seed=0):
 
     position = normal(1, queries, 2)
     apart = (position[:, :, None] - position[:, None]).square().sum(-1)
-    length = torch.linspace(1.0, 2.0, latent, dtype=torch.float64)
+    length = torch.linspace(1.0, 2.0, latent, dtype=torch.float64)[None]
     white = torch.linspace(0.6, 0.1, latent, dtype=torch.float64)
     share = white[:, None, None]
-    smooth = torch.exp(-0.5 * apart[:, None] / length[:, None, None] ** 2)
+    smooth = torch.exp(-0.5 * apart[:, None] / length[..., None, None] ** 2)
     kernel = (1 - share) * smooth + share * torch.eye(queries, dtype=torch.float64)
     made = Field(
         logits=normal(1, classes),
