@@ -47,7 +47,6 @@ train-shipped: $(READY)  ## train the model that the package carries (two hours 
 	$(BIN)/probmmae train probmmae/recipes/shipped_first.toml --out runs/shipped_first
 	$(BIN)/probmmae train probmmae/recipes/shipped_second.toml --out runs/shipped_second
 	$(BIN)/probmmae train probmmae/recipes/shipped_third.toml --out runs/shipped_third
-	$(BIN)/probmmae train probmmae/recipes/shipped_fourth.toml --out runs/shipped_fourth
 	$(BIN)/probmmae train probmmae/recipes/shipped.toml --out runs/shipped
 	$(BIN)/python benchmarks/ship.py runs/shipped
 

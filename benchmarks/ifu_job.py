@@ -16,8 +16,8 @@ import numpy as np
 from ifu_cost import cost_figures
 from ifu_models import models_figures, models_part
 from ifu_real import abell_part, maps_part, real_figures
-from ifu_scores import EVERY, MAPS, method_figures, simulated_figures
-from ifu_simulated import galaxies, interpolated, predicted, predicted_light
+from ifu_scores import simulated_figures
+from ifu_simulated import galaxies, interpolated, predicted
 from ifu_tuned import tuned_part
 from results_file import Figure, figure, write_results
 
@@ -30,7 +30,7 @@ DRAWS = 32
 PIXELS = 96
 """Simulated galaxies whose cubes are drawn and measured pixel by pixel."""
 LIGHT = 1000
-"""And as the light that spaxels collect, for integrals."""
+"""Those on which models are compared, as the light that spaxels collect."""
 PARTS = ("cost", "simulated", "models", "maps", "abell", "tuned")
 
 OF_PARTS = {
@@ -63,7 +63,6 @@ def main() -> None:
         _once(folder / "cost.json", lambda: cost_figures(model))
     if "simulated" in options.parts:
         simulate(model, folder, count=options.galaxies, draws=options.draws)
-        _once(folder / "light.json", lambda: light_figures(model, count=options.light))
     if "models" in options.parts:
         models_part(folder, count=options.light, seed=SEED)
     if options.data is not None:
@@ -74,7 +73,6 @@ def main() -> None:
     pairs = stored(folder)
     if len(pairs) > 1:
         whole += simulated_figures(*zip(*pairs, strict=True), seed=SEED)
-    whole += _kept(folder / "light.json")
     whole += models_figures(folder)
     whole += real_figures(folder)
     missing = [
@@ -99,13 +97,6 @@ def simulate(model: Model, folder: Path, *, count: int, draws: int) -> None:
         rival = interpolated(known, ours, draws=draws, seed=SEED)
         _save(path, drawn=ours.drawn, rival=rival.drawn, known=ours.known, radius=ours.radius)
         print(f"{path.name}: {time.monotonic() - began:.0f} s", flush=True)
-
-
-def light_figures(model: Model, *, count: int) -> list[Figure]:
-    """The model's maps without pixels, of many more galaxies."""
-    maps = [predicted_light(model, one, draws=2 * DRAWS, seed=SEED) for one in galaxies(count)]
-    label = "cube from images, as light collected"
-    return method_figures(label, maps, MAPS, seed=SEED, goals=EVERY)
 
 
 def stored(folder: Path) -> list[tuple[GalaxyMaps, GalaxyMaps]]:

@@ -1,10 +1,10 @@
 """What a model must have seen of galaxies to predict cubes: seven training sets, one network.
 
 Trained by `make ifu-models` from one trunk, at equal cost a step, on single central fibres, on
-scattered ones, on central ones and some galaxies with eight apertures, and on cubes; judged, as is
-what anyone could do with colours, on galaxies of the report's seed (`ifu_simulated`), with known
-redshifts, from images. Every model has its file; models that are not there yet are said to be
-missing.
+scattered ones, on central ones and some galaxies with eight apertures, and on cubes; judged, as
+are the shipped model and what anyone could do with colours, on galaxies of the report's seed
+(`ifu_simulated`), with known redshifts, from images, as the light that spaxels collect. Every one
+has its file; models that are not there yet are said to be missing.
 """
 
 import json
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from ifu_scores import Goals, method_figures, relative_crps
+from ifu_scores import EVERY, MAPS, Goals, method_figures, relative_crps
 from ifu_simulated import Known, galaxies, interpolated, predicted_light
 from results_file import Figure, at_most, figure, score_figure
 
@@ -23,7 +23,6 @@ from probmmae.inference.posterior import load
 
 TRAINED = Path("runs/ifu_models")
 GALAXIES, DRAWS = 1000, 64
-RIVAL = "interpolation in colours"
 MODELS = {
     "cubes": "cubes alone",
     "cubes_few": "64 cubes alone",
@@ -34,12 +33,18 @@ MODELS = {
     "central": "central fibres",
 }
 """Folders, and what they were trained on; all are held against the first."""
+JUDGED = {
+    **{name: f"trained on {said}" for name, said in MODELS.items()},
+    "shipped": "the shipped model",
+    "rival": "interpolation in colours",
+}
 _QUANTITIES = ("h_alpha", "h_alpha_ew", "d4000", "continuum")
 _WIDE = (0.88, 0.92)
 _GOALS = {
     "scattered": Goals(spaxels=_WIDE),
     "central_3000": Goals(spaxels=_WIDE, integrals=_WIDE),
     "central_300": Goals(integrals=(0.85, 0.93)),
+    "shipped": EVERY,
 }
 _CRPS = {"scattered": 1.05, "central_3000": 1.10}
 """CRPS of the H-alpha map over that of the model trained on cubes, at most."""
@@ -53,14 +58,15 @@ def models_part(folder: Path, *, count: int, seed: int) -> None:
         count: Galaxies.
         seed: Of draws and randomised ranks.
     """
-    wanted = [name for name in (*MODELS, "rival") if not _path(folder, name).is_file()]
-    wanted = [name for name in wanted if name == "rival" or _trained(TRAINED / name)]
+    wanted = [name for name in JUDGED if not _path(folder, name).is_file()]
+    wanted = [name for name in wanted if name not in MODELS or _trained(TRAINED / name)]
     known = list(galaxies(count)) if wanted else []
     for name in wanted:
         maps = _maps(name, known, seed)
+        quantities = MAPS if name == "shipped" else _QUANTITIES
         told = {
             "figures": method_figures(
-                _label(name), maps, _QUANTITIES, seed=seed, goals=_GOALS.get(name, Goals())
+                JUDGED[name], maps, quantities, seed=seed, goals=_GOALS.get(name, Goals())
             ),
             "crps": [relative_crps(one) for one in maps],
         }
@@ -74,9 +80,9 @@ def models_figures(folder: Path) -> list[Figure]:
     """Figures of all that is judged, and what is missing."""
     found: list[Figure] = []
     crps: dict[str, list[float]] = {}
-    for name in (*MODELS, "rival"):
+    for name, label in JUDGED.items():
         if not _path(folder, name).is_file():
-            found.append(figure(_label(name), np.nan, goal="to be trained: make ifu-models"))
+            found.append(figure(label, np.nan, goal="to be trained: make ifu-models"))
             continue
         told = json.loads(_path(folder, name).read_text())
         found += told["figures"]
@@ -88,7 +94,7 @@ def models_figures(folder: Path) -> list[Figure]:
 
 def _maps(name: str, known: Sequence[Known], seed: int) -> list[GalaxyMaps]:
     if name != "rival":
-        model = load(TRAINED / name)
+        model = load(TRAINED / name) if name in MODELS else load()
         return [predicted_light(model, one, draws=DRAWS, seed=seed) for one in known]
     # Any model says where the spaxels are and what is true.
     model = load()
@@ -111,16 +117,12 @@ def _trained(folder: Path) -> bool:
 def _over(name: str, ours: list[float], cubes: list[float]) -> Figure:
     one, other = np.array(ours, np.float64), np.array(cubes, np.float64)
     use = np.isfinite(one) & np.isfinite(other)
-    said = f"{_label(name)}: CRPS of the H-alpha map over that of the model trained on cubes"
+    said = f"{JUDGED[name]}: CRPS of the H-alpha map over that of the model trained on cubes"
     ratio = ratio_of_means(said, one[use], other[use])
     most = _CRPS.get(name)
     if most is None:
         return score_figure(ratio)
     return score_figure(ratio, goal=f"at most {most:.2f}", met=at_most(ratio.value, most))
-
-
-def _label(name: str) -> str:
-    return RIVAL if name == "rival" else f"trained on {MODELS[name]}"
 
 
 def _path(folder: Path, name: str) -> Path:

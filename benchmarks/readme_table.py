@@ -4,7 +4,7 @@
 
 Of the main job four short tables: redshifts, spectra, everything else that has a goal, and every
 goal that was missed. The rest stays in the results file. Of calibration see `calibration_table`,
-of the catalogues `photoz_table`, of exact inference `inference_table`.
+of the catalogues `photoz_table`, of exact inference `inference_table`, of cubes `ifu_table`.
 """
 
 import json
@@ -16,6 +16,7 @@ from typing import Any
 
 from calibration_table import calibration_table
 from goals_told import goals_told
+from ifu_table import ifu_table
 from inference_table import inference_table
 from photoz_table import photoz_table
 
@@ -24,6 +25,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "main_job.json"
 CALIBRATION = ROOT / "benchmarks" / "results" / "calibration.json"
 PHOTOZ = ROOT / "benchmarks" / "results" / "photoz.json"
 INFERENCE = ROOT / "benchmarks" / "results" / "inference.json"
+IFU = ROOT / "benchmarks" / "results" / "ifu.json"
 
 Figure = Mapping[str, Any]
 
@@ -193,6 +195,7 @@ def main() -> None:
         "calibration": (CALIBRATION, calibration_table),
         "photoz": (PHOTOZ, photoz_table),
         "inference": (INFERENCE, inference_table),
+        "ifu": (IFU, ifu_table),
     }
     for name, (results, made) in others.items():
         if results.is_file():

@@ -26,8 +26,8 @@ CARD = """# Model card: the shipped checkpoint
 {stages}
 | positions | {positions} |
 | scatter | measured on seed 2 (`benchmarks/leftover.py`): {scatter} |
-| data | `probmmae/simulator`, {spectra} scattered apertures a galaxy at most, no galaxy twice |
-| made by | `make train-shipped` (recipes `shipped_first` to `_fourth`, `shipped`) |
+| data | `probmmae/simulator`, {spectra} scattered apertures a galaxy, no galaxy twice |
+| made by | `make train-shipped` (recipes `shipped_first`, `_second`, `_third`, `shipped`) |
 | code | commit {commit} |
 | versions | {versions} |
 | weights | {weights}, SHA-256 {sha256} |

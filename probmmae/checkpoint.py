@@ -186,15 +186,28 @@ def load_model(path: str | Path | None = None) -> GalaxyModel:
     """The trained network of a checkpoint folder, on the CPU, ready for inference."""
     stored = read(SHIPPED if path is None else Path(path))
     model = GalaxyModel(stored.recipe.model)
-    model.load_state_dict(
-        {
-            name.removeprefix("model."): part.float() if part.is_floating_point() else part
-            for name, part in stored.tensors.items()
-            if name.startswith("model.")
-        }
-    )
+    weights = {
+        name.removeprefix("model."): part.float() if part.is_floating_point() else part
+        for name, part in stored.tensors.items()
+        if name.startswith("model.")
+    }
+    length = weights.get("prior.log_length")
+    if length is not None and length.ndim == 0:
+        weights |= _of_one_length(length, model)
+    model.load_state_dict(weights)
     model.requires_grad_(False)
     return model.eval()
+
+
+def _of_one_length(log_length: Tensor, model: GalaxyModel) -> dict[str, Tensor]:
+    """Laws of the field in weights of before each process had its own: one length, none white."""
+    laws = {
+        "log_length": log_length.expand_as(model.prior.log_length),
+        "white": torch.full_like(model.prior.white, -30.0),
+        "stretch.weight": torch.zeros_like(model.prior.stretch.weight),
+        "stretch.bias": torch.zeros_like(model.prior.stretch.bias),
+    }
+    return {f"prior.{name}": part for name, part in laws.items()}
 
 
 def _digest(path: Path) -> str:

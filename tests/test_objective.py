@@ -49,7 +49,7 @@ def test_every_used_parameter_gets_a_gradient(likelihood):
         if parameter.grad is None or not bool(parameter.grad.abs().sum() > 0)
     }
     latent_only = {"log_intrinsic", "log_calibration", "log_length", "log_nugget", "class_head"}
-    latent_only.add("prior.white")
+    latent_only |= {"prior.white", "prior.stretch"}
     expected = set()
     if likelihood != "field":
         expected = {

@@ -16,9 +16,10 @@ PROSE = re.sub(r"^```.*?^```", "", README, flags=re.DOTALL | re.MULTILINE)
 sys.path.append(str(ROOT / "benchmarks"))
 
 from calibration_table import calibration_table  # noqa: E402
+from ifu_table import ifu_table  # noqa: E402
 from inference_table import inference_table  # noqa: E402
 from photoz_table import photoz_table  # noqa: E402
-from readme_table import CALIBRATION, INFERENCE, PHOTOZ, RESULTS, filled, table  # noqa: E402
+from readme_table import CALIBRATION, IFU, INFERENCE, PHOTOZ, RESULTS, filled, table  # noqa: E402
 
 
 def blocks(language: str) -> list[str]:
@@ -82,6 +83,14 @@ def test_the_table_of_calibration_is_that_of_the_results() -> None:
     results = json.loads(CALIBRATION.read_text())
     content = calibration_table(results)
     assert filled(README, content, "calibration") == README
+    missed = [one["name"] for one in results["figures"] if one["met"] is False]
+    assert [name for name in missed if f"- {name}: " not in content] == []
+
+
+def test_the_table_of_cubes_is_that_of_the_results() -> None:
+    results = json.loads(IFU.read_text())
+    content = ifu_table(results)
+    assert filled(README, content, "ifu") == README
     missed = [one["name"] for one in results["figures"] if one["met"] is False]
     assert [name for name in missed if f"- {name}: " not in content] == []
 

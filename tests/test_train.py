@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_model import tiny_checkpoint
 from toys import SMALL, toys
 
 from probmmae import checkpoint
@@ -98,6 +99,20 @@ def test_state_of_another_recipe_is_refused(tmp_path):
     again = train(tiny_recipe(steps=2), tmp_path, resume=False)
     assert checkpoint.read(tmp_path).step == 2
     assert same(again.state_dict(), checkpoint.load_model(tmp_path).state_dict())
+
+
+def test_weights_of_one_length_are_read_as_one_length_for_all(tmp_path):
+    """As those were whose field had one process for all numbers of the code."""
+    stored = checkpoint.read(tiny_checkpoint(tmp_path))
+    tensors = dict(stored.tensors)
+    for name in ("white", "stretch.weight", "stretch.bias"):
+        del tensors[f"model.prior.{name}"]
+    tensors["model.prior.log_length"] = torch.tensor(-1.5)
+    checkpoint.write(tmp_path, tensors, stored.recipe, stored.step, {})
+    prior = checkpoint.load_model(tmp_path).prior
+    assert torch.equal(prior.log_length, torch.full((6,), -1.5))
+    assert float(torch.sigmoid(prior.white).max()) < 1e-12
+    assert not bool(prior.stretch.weight.any())
 
 
 TWO_PROCESSES = """
