@@ -26,6 +26,8 @@ from peers_photoz import VARIANTS, Array, Table, describe, flexzboost, read_tabl
 
 Answer = Callable[[Table, Table, Array], Array]
 """Training set, galaxies to answer for, grid -> densities per unit redshift, (galaxy, grid)."""
+_AT_ONCE = 5000
+"""Galaxies answered for at a time: PZFlow holds every point of all their grids in memory."""
 _TUNED_ON = 4000
 """Galaxies of the training set on which the variant of FlexZBoost is chosen."""
 
@@ -92,8 +94,12 @@ def _rail(
         )
 
     model = stage(informer, inform).inform(train.columns(limits))
-    answered = stage(estimator, estimate, model=model).estimate(test.columns(limits))
-    return np.asarray(answered.data.pdf(grid))
+    parts = []
+    for first in range(0, len(test.z), _AT_ONCE):
+        some = test.take(np.arange(first, min(first + _AT_ONCE, len(test.z))))
+        answered = stage(estimator, estimate, model=model).estimate(some.columns(limits))
+        parts.append(np.asarray(answered.data.pdf(grid)))
+    return np.concatenate(parts)
 
 
 def boosted(variant: str) -> Answer:

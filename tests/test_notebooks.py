@@ -8,7 +8,7 @@ import pytest
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-TUTORIALS = ("photoz_for_cosmology", "calibration_report", "images_to_nz")
+TUTORIALS = ("photoz_for_cosmology", "calibration_report", "images_to_nz", "image_to_cube")
 
 
 def cells(path: Path, kind: str) -> list[dict]:
