@@ -82,7 +82,7 @@ def models_figures(folder: Path) -> list[Figure]:
     crps: dict[str, list[float]] = {}
     for name, label in JUDGED.items():
         if not _path(folder, name).is_file():
-            found.append(figure(label, np.nan, goal="to be trained: make ifu-models"))
+            found.append(figure(label, np.nan, goal="to be judged: make ifu"))
             continue
         told = json.loads(_path(folder, name).read_text())
         found += told["figures"]

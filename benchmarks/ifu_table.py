@@ -38,7 +38,7 @@ def ifu_table(results: dict[str, Any]) -> str:
         integrals = [_covered(named, f"{label}: {one}", "") for one in INTEGRALS]
         cells = [
             label, _number(named.get(over), ".2f"), _rings(named, label, "h_alpha"),
-            _rings(named, label, "d4000"), " ".join(integrals),
+            _rings(named, label, "d4000"), " / ".join(integrals),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
@@ -59,7 +59,7 @@ def ifu_table(results: dict[str, Any]) -> str:
         ]
         cells = [
             said,
-            " ".join(alike),
+            " / ".join(alike),
             *(_rings(named, label, q) for q in ("h_alpha", "velocity")),
         ]
         lines.append(f"| {' | '.join(cells)} |")
@@ -74,7 +74,7 @@ def ifu_table(results: dict[str, Any]) -> str:
 
 
 def _rings(named: Mapping[str, Figure], label: str, quantity: str) -> str:
-    return " ".join(
+    return " / ".join(
         _covered(named, f"{label}: {quantity}, {low:g} to {high:g} R_e", " of spaxels")
         for low, high in ZONES
     )
