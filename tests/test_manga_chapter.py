@@ -1,6 +1,7 @@
 """The MaNGA chapter: a LOGCUBE built to the data model, a real MAPS file, the page, training."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,7 +92,9 @@ def test_command_line(path, tmp_path):
     assert "1 galaxy" in said.output
     text, numbers = out.read_text(), json.loads(out.with_suffix(".json").read_text())
     assert "data:image/png;base64," in text
-    assert "http" not in text.replace("http://www.w3.org", "")
+    # Pictures are letters by chance: some spell anything.
+    written = re.sub(r"base64,[^\"]*", "", text)
+    assert "http" not in written.replace("http://www.w3.org", "")
     assert numbers["galaxies"][0]["name"] == "manga-1-1901"
     assert numbers["pixels"]
     wrong = CliRunner().invoke(app, ["calibrate", "--manga", str(tmp_path), "-o", str(out)])
