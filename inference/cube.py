@@ -133,10 +133,13 @@ def cube(
     sigma = grid / resolving_power(resolution, grid) / FWHM_PER_SIGMA
     drawn = _first(posterior.draws, draws)
     count = drawn.z.shape[1]
-    if not all(0 <= level <= 1 for level in levels) or not 0 <= keep <= count:
+    if not all(0 <= level <= 1 for level in levels):
         raise ValueError(
-            f"Expected levels between 0 and 1 and at most {count} draws to keep; got "
-            f"{tuple(levels)} and {keep}. A percentage is divided by 100."
+            f"Expected levels between 0 and 1; got {tuple(levels)}. Divide a percentage by 100."
+        )
+    if not 0 <= keep <= count:
+        raise ValueError(
+            f"Expected at most {count} draws to keep, as many as are drawn; got {keep}."
         )
     shape = (len(spaxels), len(grid))
     mean, std = (np.empty(shape, np.float32) for _ in range(2))

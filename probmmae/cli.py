@@ -264,8 +264,11 @@ def cube(
     file: Annotated[Path, typer.Argument(help="A file that holds one galaxy.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="FITS file to write.")],
     fibres: Annotated[
-        int, typer.Option(help="Fibres of the MaNGA bundle to cover: 19, 37, 61, 91 or 127.")
-    ] = 127,
+        int | None,
+        typer.Option(
+            help="Fibres of the MaNGA bundle to cover: 19, 37, 61, 91 or, as without, 127."
+        ),
+    ] = None,
     size: Annotated[
         int | None, typer.Option(help="Spaxels a side of a square grid instead.", min=1)
     ] = None,
@@ -285,6 +288,12 @@ def cube(
     """Posterior IFU cube of a galaxy, with maps of its lines, as MaNGA-like FITS."""
     with _one_line_errors(), _progress() as bar:
         _apart(output, [file])
+        if not output.name.endswith((".fits", ".fits.gz")):
+            raise ValueError(f"Expected a name that ends with .fits or .fits.gz; got {output}.")
+        if size and fibres:
+            raise ValueError(
+                f"Expected --size or --fibres; got both, {size} and {fibres}. A grid or a bundle."
+            )
         from astropy import units as u
 
         from probmmae import spaxels
@@ -292,7 +301,7 @@ def cube(
         from probmmae.inference.cube_fits import write_cube
 
         sizes = {"side": side * u.arcsec, "psf_fwhm": psf * u.arcsec}
-        where = spaxels.square(size, **sizes) if size else spaxels.hexagon(fibres, **sizes)
+        where = spaxels.square(size, **sizes) if size else spaxels.hexagon(fibres or 127, **sizes)
         galaxies = list(_galaxies([file], read))
         if len(galaxies) != 1:
             raise ValueError(f"Expected one galaxy in {file}; got {len(galaxies)}. Name its file.")
@@ -450,6 +459,16 @@ def calibrate(
     observed; split (galaxy,), "recalibrate" to fit a repair and "report". Not all are needed.
     """
     with _one_line_errors(), _progress("{task.fields[doing]}") as bar:
+        _apart(output, [one for one in (*(manga or []), *(images or []), draws, data) if one])
+        if output.suffix == ".json":
+            raise ValueError(
+                f"Expected a name for the HTML report; got {output}. Its JSON is written beside."
+            )
+        if (manga or images) and (data or draws):
+            raise ValueError(
+                "Expected --manga, or a dataset, or --draws; got --manga with "
+                f"{data or draws}. Give one."
+            )
         if manga or images:
             typer.echo(_calibrate_manga(checkpoint, manga or [], images or [], output, bar))
             return
@@ -588,13 +607,20 @@ def _apart(output: Path, files: list[Path]) -> None:
     """Refuse to write over what is read.
 
     Raises:
-        ValueError: The output is one of the files.
+        ValueError: The output is one of the files, or a file of a folder that is read.
     """
     for file in files:
         if output.exists() and file.exists() and output.samefile(file):
             raise ValueError(
                 f"Expected an output other than the input; got {output} as both. Name another "
                 "file: nothing was written."
+            )
+        inside = file.is_dir() and output.resolve().is_relative_to(file.resolve())
+        # A report in the folder is nothing that was read.
+        if inside and output.exists() and output.suffix != ".html":
+            raise ValueError(
+                f"Expected an output that is no file of the folder {file}; got {output}. Name "
+                "another file: nothing was written."
             )
 
 

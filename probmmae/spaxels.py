@@ -15,7 +15,7 @@ Axes: spaxel, y (row of the grid), x (column).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,8 @@ from probmmae.quantities import single
 _DIAMETER_OVER_SEEING = 5.0 / 3.0
 #: Fibres of a bundle: MaNGA's, of 2.5 arcsec from middle to middle.
 BUNDLES = (19, 37, 61, 91, 127)
+_MOST = 1_000_000
+"""Spaxels of a grid."""
 _PITCH = 2.5
 
 
@@ -94,7 +96,7 @@ def equivalent_aperture(side: float, psf_fwhm: float) -> tuple[float, float, flo
     return diameter, seeing, side**2 / (math.pi * diameter**2 / 4)
 
 
-def square(size: int | tuple[int, int], *, side: Any = None, psf_fwhm: Any = None) -> Spaxels:
+def square(size: Any, *, side: Any = None, psf_fwhm: Any = None) -> Spaxels:
     """A square grid around the galaxy, whose centre is that of spaxel (y // 2, x // 2).
 
     Args:
@@ -103,12 +105,15 @@ def square(size: int | tuple[int, int], *, side: Any = None, psf_fwhm: Any = Non
         psf_fwhm: Of the point-spread function, a Quantity; by default 2.5 arcsec.
 
     Raises:
-        ValueError: Not one spaxel, or a side or width that is not positive.
+        ValueError: Not one spaxel, or more than a million, or a side or width that is not
+            positive.
         TypeError, UnitConversionError: A side or width without unit, or not of an angle.
     """
-    shape = (size, size) if isinstance(size, int) else tuple(size)
-    if len(shape) != 2 or min(shape) < 1:
-        raise ValueError(f"Expected the size of a grid as (y, x), 1 or more; got {size}.")
+    sides = np.broadcast_to(size, 2) if np.ndim(size) == 0 else np.asarray(size)
+    if sides.shape != (2,) or sides.dtype.kind not in "iu" or sides.min() < 1:
+        raise ValueError(f"Expected the size of a grid as (y, x), 1 or more; got {size!r}.")
+    shape = (int(sides[0]), int(sides[1]))
+    _countable(math.prod(shape))
     step, fwhm = _angles(side, psf_fwhm)
     return on_grid(Grid(shape, step, fwhm, np.arange(math.prod(shape))))
 
@@ -132,19 +137,21 @@ def hexagon(fibres: int = 127, *, side: Any = None, psf_fwhm: Any = None) -> Spa
     reach = _PITCH * (2 * BUNDLES.index(fibres) + 5) / 2
     # As MaNGA's frames: a margin of some arcsec around the hexagon, and even.
     size = 2 * math.ceil((reach + 2) / step)
+    _countable(size * size)
     whole = on_grid(Grid((size, size), step, fwhm, np.arange(size * size)))
     x, y = np.abs(whole.aperture[:, :2]).T
     inside = (y <= reach * math.sqrt(0.75)) & (x + y / math.sqrt(3) <= reach)
     return on_grid(Grid((size, size), step, fwhm, np.flatnonzero(inside)))
 
 
-def of_apertures(apertures: Sequence[Any]) -> Spaxels:
+def of_apertures(apertures: Iterable[Any]) -> Spaxels:
     """Any list of apertures, each with all its light.
 
     Raises:
         ValueError: The list is empty.
         TypeError: Something else than an `Aperture` in it.
     """
+    apertures = list(apertures)
     if not apertures:
         raise ValueError("Expected at least one aperture; got none. Give a list of Aperture.")
     for one in apertures:
@@ -152,6 +159,14 @@ def of_apertures(apertures: Sequence[Any]) -> Spaxels:
             raise TypeError(f"Expected apertures as Aperture objects; got {type(one).__name__}.")
     rows = [(one.dx, one.dy, one.diameter, one.seeing) for one in apertures]
     return Spaxels(np.array(rows), np.ones(len(rows)), None)
+
+
+def _countable(spaxels: int) -> None:
+    if spaxels > _MOST:
+        raise ValueError(
+            f"Expected a grid of at most {_MOST:,} spaxels; got {spaxels:,}. Ask for larger ones, "
+            "or for fewer."
+        )
 
 
 def on_grid(grid: Grid) -> Spaxels:

@@ -127,6 +127,26 @@ def test_what_is_read_is_not_written_over(verb: str, tmp_path: Path) -> None:
     assert table.read_text().startswith("id,g,eg")
 
 
+def test_what_cannot_be_meant_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "shard-00000.fits").write_text("a shard")
+    cases = (
+        (("cube", data, "-o", data / "shard-00000.fits"), "no file of the folder"),
+        (("cube", data, "-o", tmp_path / "c.png"), "ends with .fits"),
+        (("cube", data, "-o", tmp_path / "c.fits", "--size", 2, "--fibres", 19), "got both"),
+        (("calibrate", "--manga", data, "-o", data / "shard-00000.fits"), "no file of the folder"),
+        (("calibrate", "--draws", data, "-o", tmp_path / "r.json"), "name for the HTML report"),
+        (("calibrate", "shipped", data, "--manga", data, "-o", tmp_path / "r.html"), "Give one"),
+    )
+    for asked, said in cases:
+        refused = call(*asked)
+        assert refused.exit_code == 2, asked
+        assert said in " ".join(refused.stderr.split()), asked
+    assert [one.name for one in tmp_path.iterdir()] == ["data"]
+    assert (data / "shard-00000.fits").read_text() == "a shard"
+
+
 def test_densities_that_a_grid_cannot_show_are_told(
     shards: str, tmp_path: Path, checkpoint: str
 ) -> None:

@@ -65,6 +65,8 @@ def test_list_of_apertures_keeps_them():
     spaxels = of_apertures(places)
     assert [spaxels.at(0), spaxels.at(1)] == places
     assert spaxels.share.tolist() == [1, 1]
+    assert len(of_apertures(one for one in places)) == 2
+    assert len(square(np.int64(3))) == 9
 
 
 @pytest.mark.parametrize(
@@ -72,6 +74,9 @@ def test_list_of_apertures_keeps_them():
     [
         (lambda: hexagon(20), ValueError, "bundle of 19, 37"),
         (lambda: square(0), ValueError, "1 or more"),
+        (lambda: square(2.5), ValueError, "1 or more; got 2.5"),
+        (lambda: square(100_000), ValueError, "at most 1,000,000 spaxels; got 10,000,000,000"),
+        (lambda: hexagon(side=0.001 * u.arcsec), ValueError, "at most 1,000,000 spaxels"),
         (lambda: square(3, side=0.5), TypeError, "side of a spaxel"),
         (lambda: square(3, psf_fwhm=2 * u.AA), u.UnitConversionError, "PSF FWHM"),
         (lambda: of_apertures([]), ValueError, "at least one aperture"),
