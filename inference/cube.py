@@ -48,7 +48,7 @@ Watch = Callable[[int], None]
 """Called after every block with the number of spaxels done."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Cube:
     """What the draws of a cube say of every pixel, and maps of every draw."""
 
@@ -76,6 +76,13 @@ class Cube:
     """Where on galaxies the apertures of training lay; None where it is not recorded."""
     repair: str
     """What was done to redshift and spectra, in words."""
+
+    def __repr__(self) -> str:
+        """In a line."""
+        return (
+            f"Cube of {self.galaxy.id}: {len(self.spaxels)} spaxels of {len(self.wavelength)} "
+            f"wavelengths, {self.maps.shape[1]} draws; {self.jointly}"
+        )
 
     @property
     def jointly(self) -> str:

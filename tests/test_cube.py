@@ -37,6 +37,7 @@ def test_a_spaxel_is_the_spectrum_at_its_aperture(answer):
         expected = alone.flux.value * SPAXELS.share[spaxel]
         assert np.allclose(got.draws[:, spaxel], expected, rtol=1e-4, atol=1e-6, equal_nan=True)
         assert np.allclose(got.z, alone.z)
+    assert repr(got).startswith(f"Cube of {asked.galaxy.id}: 9 spaxels of {len(GRID)} wavelengths")
 
 
 @pytest.mark.parametrize("z", [0.05, None], ids=["known z", "drawn z"])
