@@ -37,8 +37,8 @@ def ifu_table(results: dict[str, Any]) -> str:
         over = f"{label}: CRPS of the H-alpha map over that of the model trained on cubes"
         integrals = [_covered(named, f"{label}: {one}", "") for one in INTEGRALS]
         cells = [
-            label, _number(named.get(over), ".2f") if over in named else "1", _rings(named, label, "h_alpha"),
-            _rings(named, label, "d4000"), " / ".join(integrals),
+            label, _number(named.get(over), ".2f") if over in named else "1",
+            _rings(named, label, "h_alpha"), _rings(named, label, "d4000"), " / ".join(integrals),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
