@@ -336,7 +336,7 @@ class LatentPrior(nn.Module):
         self.log_length = nn.Parameter(torch.full((latent,), 0.7))
         self.white = nn.Parameter(torch.full((latent,), -1.0))
         # Large galaxies are alike over longer ways.
-        self.stretch = nn.Linear(3 * width, 1)
+        self.stretch = nn.utils.skip_init(nn.Linear, 3 * width, 1)
         self.log_nugget = nn.Parameter(torch.full((latent,), -3.0))
         self.register_buffer("_rows", torch.tril_indices(latent, latent), persistent=False)
         last = self.head[-1]

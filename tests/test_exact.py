@@ -173,6 +173,7 @@ def test_runs_are_parted_where_no_normal_leaves_a_gap():
 
 def test_held_draws_have_the_latents_and_the_same_galaxy_around():
     network = tiny_network()
+    network.prior.white.data.fill_(-1.0)
     start = Model(network).condition(
         replace(some_galaxy(z=0.1), spectra=()), draws=1, repair=False
     )

@@ -24,6 +24,7 @@ def tiny_network(seed: int = 0) -> GalaxyModel:
         head = network.redshift_head
         torch.nn.init.normal_(head.pooled[-1].weight, std=0.1)  # zero when new
         head.judge[-1].bias.data[:2] = -8.0  # candidates of flat spectra are nothing to go by
+        network.prior.white.data.fill_(-5.0)  # neighbours are alike
         decoder = network.spectrum_decoder
         mean = decoder.get_buffer("mean")
         mean.zero_()
