@@ -7,7 +7,7 @@ band, before and after, and what repair does to its CRPS; then what was missed.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from goals_told import goals_told
+from goals_told import ending, number_told
 
 Figure = Mapping[str, Any]
 
@@ -36,25 +36,17 @@ def calibration_table(results: dict[str, Any]) -> str:
             label,
             _both(named, label, _COVERAGE, ".3f"),
             "-" if bins is None else f"{_both(named, label, _BINS, '.0f')} of {bins['n']}",
-            _number(named.get(f"{label}: CRPS after repair over before"), ".3f"),
+            number_told(named.get(f"{label}: CRPS after repair over before"), ".3f"),
         )
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
         "Before and after repair; one number where it is the same.",
-        "",
-        *goals_told(figures, lambda one: _number(one, ".3g")),
-        "",
-        f"From `benchmarks/results/calibration.json`: `{results['command']}`, commit "
-        f"{str(results.get('commit', ''))[:10]}.",
+        *ending("calibration", results),
     ]
     return "\n".join(lines).replace("\n\n\n", "\n\n")
 
 
 def _both(named: Mapping[str, Figure], label: str, what: str, kind: str) -> str:
-    said = [_number(named.get(f"{label} {when}: {what}"), kind) for when in _WHENS]
+    said = [number_told(named.get(f"{label} {when}: {what}"), kind) for when in _WHENS]
     return said[0] if said[0] == said[1] else ", ".join(said)
-
-
-def _number(one: Figure | None, kind: str) -> str:
-    return "-" if one is None or one["value"] is None else format(one["value"], kind)

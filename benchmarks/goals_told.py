@@ -20,3 +20,19 @@ def goals_told(
         "",
         *(f"- {name(one)}: {number(one)} (goal: {one['goal']})" for one in missed),
     ]
+
+
+def number_told(one: Figure | None, kind: str) -> str:
+    """A figure's value in a format; a dash where there is none."""
+    return "-" if one is None or one["value"] is None else format(one["value"], kind)
+
+
+def ending(name: str, results: Mapping[str, Any]) -> list[str]:
+    """What is met and missed, and what made NAME.json."""
+    return [
+        "",
+        *goals_told(results["figures"], lambda one: number_told(one, ".3g")),
+        "",
+        f"From `benchmarks/results/{name}.json`: `{results['command']}`, commit "
+        f"{str(results.get('commit', ''))[:10]}.",
+    ]

@@ -22,7 +22,7 @@ from probmmae.calibration.scores import ratio_of_means
 from probmmae.inference.posterior import load
 
 TRAINED = Path("runs/ifu_models")
-GALAXIES, DRAWS = 1000, 64
+DRAWS = 64
 MODELS = {
     "cubes": "cubes alone",
     "cubes_few": "64 cubes alone",

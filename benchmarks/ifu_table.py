@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from goals_told import goals_told
+from goals_told import ending, number_told
 from ifu_models import JUDGED
 
 from probmmae.calibration.map_scores import INTEGRALS, ZONES
@@ -37,7 +37,7 @@ def ifu_table(results: dict[str, Any]) -> str:
         over = f"{label}: CRPS of the H-alpha map over that of the model trained on cubes"
         integrals = [_covered(named, f"{label}: {one}", "") for one in INTEGRALS]
         cells = [
-            label, _number(named.get(over), ".2f") if over in named else "1",
+            label, number_told(named.get(over), ".2f") if over in named else "1",
             _rings(named, label, "h_alpha"), _rings(named, label, "d4000"), " / ".join(integrals),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
@@ -52,7 +52,7 @@ def ifu_table(results: dict[str, Any]) -> str:
     ]
     for label, said in _REAL.items():
         alike = [
-            _number(
+            number_told(
                 named.get(f"{label}: correlation of the {one} map with the observed one"), ".2f"
             )
             for one in ("h_alpha", "velocity")
@@ -64,11 +64,7 @@ def ifu_table(results: dict[str, Any]) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
-        "",
-        *goals_told(figures, lambda one: _number(one, ".3g")),
-        "",
-        f"From `benchmarks/results/ifu.json`: `{results['command']}`, commit "
-        f"{str(results.get('commit', ''))[:10]}.",
+        *ending("ifu", results),
     ]
     return "\n".join(lines).replace("\n\n\n", "\n\n")
 
@@ -81,8 +77,4 @@ def _rings(named: Mapping[str, Figure], label: str, quantity: str) -> str:
 
 
 def _covered(named: Mapping[str, Figure], of: str, what: str) -> str:
-    return _number(named.get(f"{of}: coverage of 90% intervals{what}"), ".2f")
-
-
-def _number(one: Figure | None, kind: str) -> str:
-    return "-" if one is None or one["value"] is None else format(one["value"], kind)
+    return number_told(named.get(f"{of}: coverage of 90% intervals{what}"), ".2f")

@@ -7,7 +7,7 @@ missed.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from goals_told import goals_told
+from goals_told import ending, number_told
 
 Figure = Mapping[str, Any]
 
@@ -51,17 +51,13 @@ def photoz_table(results: dict[str, Any]) -> str:
     ]
     for table in measured:
         cells = [
-            ", ".join(_number(named.get(f"{table}, {method}: {what}"), kind)
+            ", ".join(number_told(named.get(f"{table}, {method}: {what}"), kind)
                       for method in (OURS, "FlexZBoost"))
             for what, kind in ((_COVERAGE, ".3f"), (_CPU, ".0f"))
         ]  # fmt: skip
         lines.append(f"| {TABLES[table]} | {' | '.join(cells)} |")
     lines += [
-        "",
-        *goals_told(figures, lambda one: _number(one, ".3g")),
-        "",
-        f"From `benchmarks/results/photoz.json`: `{results['command']}`, commit "
-        f"{str(results.get('commit', ''))[:10]}.",
+        *ending("photoz", results),
     ]
     return "\n".join(lines).replace("\n\n\n", "\n\n")
 
@@ -80,12 +76,8 @@ def _row(table: str, named: Mapping[str, Figure]) -> str:
         parts = []
         for what, kind in _CELL.items():
             one = values[what][place]
-            said = _number(one, kind)
+            said = number_told(one, kind)
             parts.append(f"**{said}**" if one is not None and one["value"] == best[what] else said)
         cells.append(" / ".join(parts) if values["CRPS"][place] is not None else "-")
     count = f"{named[f'{table}, {OURS}: CRPS']['n']:,}"
     return f"| {TABLES[table]} | {count} | {' | '.join(cells)} |"
-
-
-def _number(one: Figure | None, kind: str) -> str:
-    return "-" if one is None or one["value"] is None else format(one["value"], kind)
